@@ -1,0 +1,57 @@
+/* body.inc.h: one ISA's kernels and its table. isa_<name>.c says PC_ISA (its name) and PC_ISA_FMA, includes its file of
+ * simd/, which brings the words and the tile sizes, and then this. Each kernel's source is read twice, once per dtype. */
+#include <math.h>
+
+#include "base/base.h"
+#include "kernels/kernels.h"
+
+#define PC_PASTE_(a, b) a##b
+#define PC_PASTE(a, b) PC_PASTE_(a, b)
+#define PC_SUFFIX(symbol) PC_PASTE(symbol##__, PC_ISA)
+#define PC_QUOTE_(a) #a
+#define PC_QUOTE(a) PC_QUOTE_(a)
+
+#define PC_KERNEL(name, f32, f64, args)                                                                                \
+    void PC_SUFFIX(f32)(const args *);                                                                                 \
+    void PC_SUFFIX(f64)(const args *);
+#include "kernels/kernels.def"
+#undef PC_KERNEL
+
+/* PC_SYMBOL names a kernel of the list, PC_LOCAL a helper beside it. */
+#define PC_SYMBOL(name) PC_SUFFIX(pc_f32_##name)
+#define PC_LOCAL(name) pc_f32_##name
+#include "simd/words_f32.h"
+#include "kernels/all.inc.h"
+#undef PC_SYMBOL
+#undef PC_LOCAL
+
+#define PC_SYMBOL(name) PC_SUFFIX(pc_f64_##name)
+#define PC_LOCAL(name) pc_f64_##name
+#include "simd/words_f64.h"
+#include "kernels/all.inc.h"
+#undef PC_SYMBOL
+#undef PC_LOCAL
+
+extern const pc_isa PC_SUFFIX(pc_isa);
+const pc_isa PC_SUFFIX(pc_isa) = {
+    .name = PC_QUOTE(PC_ISA),
+    .fma = PC_ISA_FMA,
+    .f32 =
+        {
+            .lanes = VF32_LANES,
+            .tile_rows = PC_TILE_ROWS,
+            .tile_columns = PC_TILE_VECTORS * VF32_LANES,
+#define PC_KERNEL(name, f32, f64, args) .name = PC_SUFFIX(f32),
+#include "kernels/kernels.def"
+#undef PC_KERNEL
+        },
+    .f64 =
+        {
+            .lanes = VF64_LANES,
+            .tile_rows = PC_TILE_ROWS,
+            .tile_columns = PC_TILE_VECTORS * VF64_LANES,
+#define PC_KERNEL(name, f32, f64, args) .name = PC_SUFFIX(f64),
+#include "kernels/kernels.def"
+#undef PC_KERNEL
+        },
+};

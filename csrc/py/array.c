@@ -1,0 +1,438 @@
+/* array.c: see array.h. The one file that sees NumPy.
+ *
+ * A caller's array is never written, and never kept from being used by its owner: ops/ reads it where it lies, by
+ * pointer and steps, whenever its elements are native, aligned floats of the right type at whole-element distances.
+ * Otherwise NumPy makes one C-ordered copy, after the geometry has agreed, so that a wrong shape costs nothing.
+ */
+#include "py/array.h"
+
+#ifndef NPY_NO_DEPRECATED_API
+#define NPY_NO_DEPRECATED_API NPY_2_0_API_VERSION
+#endif
+#ifndef NPY_TARGET_VERSION
+#define NPY_TARGET_VERSION NPY_2_0_API_VERSION
+#endif
+#include <numpy/arrayobject.h>
+
+#include <string.h>
+
+#include "base/checked.h"
+#include "py/args.h"
+
+#define AS_ARRAY(object) ((PyArrayObject *)(object))
+
+_Static_assert(sizeof(npy_intp) == sizeof(int64_t), "sizes are 64 bits wide here and in NumPy");
+
+bool pc_array_import(void) { return PyArray_ImportNumPyAPI() == 0; }
+
+static int type_number(pc_dtype dtype) { return dtype == PC_F32 ? NPY_FLOAT : NPY_DOUBLE; }
+
+/* ---- types ---- */
+
+/* np.result_type(dtype, float32) for the types that NumPy brings along; false for those that are not real numbers. */
+static bool natural_dtype(PyArrayObject *array, pc_dtype *natural)
+{
+    switch (PyArray_TYPE(array)) {
+    case NPY_BOOL:
+    case NPY_BYTE:
+    case NPY_UBYTE:
+    case NPY_SHORT:
+    case NPY_USHORT:
+    case NPY_HALF:
+    case NPY_FLOAT:
+        *natural = PC_F32;
+        return true;
+    case NPY_INT:
+    case NPY_UINT:
+    case NPY_LONG:
+    case NPY_ULONG:
+    case NPY_LONGLONG:
+    case NPY_ULONGLONG:
+    case NPY_DOUBLE:
+        *natural = PC_F64;
+        return true;
+    default:
+        break;
+    }
+    if (!PyTypeNum_ISUSERDEF(PyArray_TYPE(array))) {
+        return false;
+    }
+    /* Somebody else's numbers (bfloat16 and its kin): NumPy knows what they become. */
+    PyArray_Descr *single = PyArray_DescrFromType(NPY_FLOAT);
+    PyArray_Descr *pair[2] = {PyArray_DESCR(array), single};
+    PyArray_Descr *common = PyArray_ResultType(0, NULL, 2, pair);
+    Py_DECREF(single);
+    if (!common) {
+        PyErr_Clear();
+        return false;
+    }
+    int number = common->type_num;
+    Py_DECREF(common);
+    *natural = number == NPY_DOUBLE ? PC_F64 : PC_F32;
+    return number == NPY_DOUBLE || number == NPY_FLOAT;
+}
+
+bool pc_is_numpy_bool(PyObject *value) { return PyArray_IsScalar(value, Bool); }
+
+bool pc_parse_dtype(PyObject *value, const char *who, pc_dtype *dtype)
+{
+    if (!value || value == Py_None) {
+        return true;
+    }
+    PyArray_Descr *descr = NULL;
+    if (!PyArray_DescrConverter(value, &descr)) {
+        if (PyErr_ExceptionMatches(PyExc_MemoryError) || !PyErr_ExceptionMatches(PyExc_Exception)) {
+            return false;
+        }
+        PyErr_Clear();
+    }
+    int number = descr ? descr->type_num : NPY_NOTYPE;
+    Py_XDECREF(descr);
+    if (number != NPY_FLOAT && number != NPY_DOUBLE) {
+        PyErr_Format(PyExc_TypeError, "%s: dtype must be float32 or float64, got %.100R", who, value);
+        return false;
+    }
+    *dtype = number == NPY_FLOAT ? PC_F32 : PC_F64;
+    return true;
+}
+
+PyObject *pc_dtype_object(pc_dtype dtype) { return (PyObject *)PyArray_DescrFromType(type_number(dtype)); }
+
+const char *pc_dtype_name(pc_dtype dtype) { return dtype == PC_F32 ? "float32" : "float64"; }
+
+/* ---- in ---- */
+
+/* Nothing that np.asarray understands, but DLPack: np.asarray would wrap it in an object array. */
+static bool speaks_dlpack_only(PyObject *value)
+{
+    return PyObject_HasAttrString(value, "__dlpack__") && !PyObject_HasAttrString(value, "__array__") &&
+           !PyObject_HasAttrString(value, "__array_interface__") &&
+           !PyObject_HasAttrString(value, "__array_struct__") && !PyObject_CheckBuffer(value);
+}
+
+static PyObject *from_dlpack(PyObject *value)
+{
+    PyObject *numpy = PyImport_ImportModule("numpy");
+    if (!numpy) {
+        return NULL;
+    }
+    PyObject *array = PyObject_CallMethod(numpy, "from_dlpack", "O", value);
+    Py_DECREF(numpy);
+    if (array && !PyArray_CheckExact(array)) {
+        Py_DECREF(array);
+        PyErr_SetString(PyExc_TypeError, "numpy.from_dlpack returned no array");
+        return NULL;
+    }
+    return array;
+}
+
+static PyObject *as_plain_array(PyObject *value)
+{
+    if (PyArray_CheckExact(value)) {
+        return Py_NewRef(value);
+    }
+    if (PyArray_Check(value)) {
+        return PyArray_View(AS_ARRAY(value), NULL, &PyArray_Type);
+    }
+    if (speaks_dlpack_only(value)) {
+        return from_dlpack(value);
+    }
+    return PyArray_FromAny(value, NULL, 0, 0, NPY_ARRAY_ENSUREARRAY, NULL);
+}
+
+static void refuse_dtype(PyObject *array, PyObject *value, const char *who, const char *name, const char *wanted)
+{
+    PyErr_Format(PyExc_TypeError, "%s: %s must be an array of %s, got dtype %S (from %.100s)", who, name, wanted,
+                 PyArray_DESCR(AS_ARRAY(array)), Py_TYPE(value)->tp_name);
+}
+
+PyObject *pc_array_open(PyObject *value, const char *who, const char *name, pc_dtype *natural)
+{
+    PyObject *array = as_plain_array(value);
+    if (array && !natural_dtype(AS_ARRAY(array), natural)) {
+        refuse_dtype(array, value, who, name, "real numbers");
+        Py_CLEAR(array);
+    }
+    return array;
+}
+
+static void no_memory(const char *who, const char *name, PyObject *shape, const char *type)
+{
+    PyErr_Format(PyExc_MemoryError, "%s: cannot allocate %s of shape %.200S and type %s", who, name, shape, type);
+    Py_XDECREF(shape);
+}
+
+/* NumPy says ValueError for what cannot be represented: here both are MemoryError, with the argument's name. */
+static bool is_memory_failure(void)
+{
+    return PyErr_ExceptionMatches(PyExc_MemoryError) || PyErr_ExceptionMatches(PyExc_ValueError);
+}
+
+/* A C-ordered copy of that type number. Float warnings turned into errors come through as they are. */
+static PyObject *converted(PyObject *array, int number, const char *who, const char *name)
+{
+    PyArray_Descr *descr = PyArray_DescrFromType(number);
+    PyObject *copy = PyArray_FromArray(AS_ARRAY(array), descr,
+                                       NPY_ARRAY_CARRAY_RO | NPY_ARRAY_NOTSWAPPED | NPY_ARRAY_FORCECAST |
+                                           NPY_ARRAY_ENSURECOPY | NPY_ARRAY_ENSUREARRAY);
+    if (!copy && is_memory_failure()) {
+        PyErr_Clear();
+        PyObject *shape = pc_array_shape_object(array);
+        if (shape) {
+            no_memory(who, name, shape, number == NPY_FLOAT ? "float32" : number == NPY_DOUBLE ? "float64" : "int64");
+        }
+    }
+    return copy;
+}
+
+static bool is_native(PyArrayObject *array, int number)
+{
+    return PyArray_TYPE(array) == number && PyArray_ISALIGNED(array) && PyArray_ISNOTSWAPPED(array);
+}
+
+PyObject *pc_array_contiguous(PyObject *array, pc_dtype dtype, const char *who, const char *name)
+{
+    int number = type_number(dtype);
+    if (is_native(AS_ARRAY(array), number) && PyArray_IS_C_CONTIGUOUS(AS_ARRAY(array))) {
+        return Py_NewRef(array);
+    }
+    return converted(array, number, who, name);
+}
+
+static void read_shape(pc_input *input)
+{
+    PyArrayObject *array = AS_ARRAY(input->array);
+    int rank = input->rank = PyArray_NDIM(array);
+    if (rank == 3 || rank == 4) {
+        input->shape[0] = 1;
+        for (int i = 0; i < rank; i++) {
+            input->shape[4 - rank + i] = PyArray_DIM(array, i);
+        }
+    }
+}
+
+bool pc_input_open(pc_input *input, PyObject *value, const char *who, const char *name)
+{
+    input->array = pc_array_open(value, who, name, &input->natural);
+    if (input->array) {
+        read_shape(input);
+    }
+    return input->array != NULL;
+}
+
+bool pc_input_open_indices(pc_input *input, PyObject *value, const char *who, const char *name)
+{
+    input->natural = PC_F32;
+    input->array = as_plain_array(value);
+    if (!input->array) {
+        return false;
+    }
+    PyArray_Descr *wide = PyArray_DescrFromType(NPY_INT64);
+    bool fits = PyTypeNum_ISINTEGER(PyArray_TYPE(AS_ARRAY(input->array))) &&
+                PyArray_CanCastTypeTo(PyArray_DESCR(AS_ARRAY(input->array)), wide, NPY_SAFE_CASTING);
+    Py_DECREF(wide);
+    if (!fits) {
+        refuse_dtype(input->array, value, who, name, "integers that fit int64");
+        Py_CLEAR(input->array);
+        return false;
+    }
+    read_shape(input);
+    return true;
+}
+
+/* Steps in elements; false when one is no whole number of them. An axis of one element may claim any step: 0. */
+static bool read_steps(pc_input *input, npy_intp item)
+{
+    PyArrayObject *array = AS_ARRAY(input->array);
+    int rank = input->rank;
+    bool whole = true;
+    input->tensor.data = PyArray_DATA(array);
+    input->tensor.step[0] = 0;
+    for (int i = 0; i < rank; i++) {
+        npy_intp bytes = PyArray_DIM(array, i) > 1 ? PyArray_STRIDE(array, i) : 0;
+        whole &= bytes % item == 0;
+        input->tensor.step[4 - rank + i] = bytes / item;
+    }
+    return whole;
+}
+
+static bool settle(pc_input *input, int number, npy_intp item, const char *who, const char *name)
+{
+    if (is_native(AS_ARRAY(input->array), number) && read_steps(input, item)) {
+        return true;
+    }
+    PyObject *copy = converted(input->array, number, who, name);
+    if (!copy) {
+        return false;
+    }
+    Py_SETREF(input->array, copy);
+    return read_steps(input, item);
+}
+
+bool pc_input_settle(pc_input *input, pc_dtype dtype, const char *who, const char *name)
+{
+    return settle(input, type_number(dtype), (npy_intp)pc_dtype_size(dtype), who, name);
+}
+
+bool pc_input_settle_indices(pc_input *input, const char *who, const char *name)
+{
+    return settle(input, NPY_INT64, sizeof(int64_t), who, name);
+}
+
+void pc_input_close(pc_input *input) { Py_CLEAR(input->array); }
+
+PyObject *pc_input_shape(const pc_input *input) { return pc_array_shape_object(input->array); }
+
+bool pc_check_grad_shape(const char *who, const pc_input *grad_output, const int64_t shape[4], int rank)
+{
+    if (grad_output->rank == rank && memcmp(grad_output->shape, shape, sizeof grad_output->shape) == 0) {
+        return true;
+    }
+    PyObject *got = pc_input_shape(grad_output), *expected = pc_shape_object(shape, rank);
+    if (got && expected) {
+        PyErr_Format(PyExc_ValueError,
+                     "%s: expected grad_output of shape %S, got %.200S. Mismatch in shape: grad_output[0] has a shape of "
+                     "%.200S and output[0] has a shape of %S",
+                     who, expected, got, got, expected);
+    }
+    Py_XDECREF(got);
+    Py_XDECREF(expected);
+    return false;
+}
+
+/* ---- out ---- */
+
+static PyObject *new_array(int rank, const int64_t *shape, int number, const char *who, const char *name)
+{
+    npy_intp sizes[4];
+    for (int i = 0; i < rank; i++) {
+        sizes[i] = (npy_intp)shape[i];
+    }
+    PyObject *array = PyArray_EMPTY(rank, sizes, number, 0);
+    if (!array && is_memory_failure()) {
+        PyErr_Clear();
+        PyObject *tuple = PyArray_IntTupleFromIntp(rank, sizes);
+        if (tuple) {
+            no_memory(who, name, tuple, number == NPY_FLOAT ? "float32" : number == NPY_DOUBLE ? "float64" : "int64");
+        }
+    }
+    return array;
+}
+
+PyObject *pc_array_new(int rank, const int64_t shape[4], pc_dtype dtype, const char *who, const char *name)
+{
+    return new_array(rank, shape + 4 - rank, type_number(dtype), who, name);
+}
+
+PyObject *pc_array_new_indices(int rank, const int64_t shape[4], const char *who)
+{
+    return new_array(rank, shape + 4 - rank, NPY_INT64, who, "the indices");
+}
+
+PyObject *pc_array_new_vector(int64_t size, pc_dtype dtype, const char *who, const char *name)
+{
+    return new_array(1, &size, type_number(dtype), who, name);
+}
+
+PyObject *pc_array_copy(PyObject *array) { return PyArray_NewCopy(AS_ARRAY(array), NPY_CORDER); }
+
+enum { PARAMETER_ALIGNMENT = 64 };
+
+static void free_storage(PyObject *capsule) { PyMem_RawFree(PyCapsule_GetContext(capsule)); }
+
+/* The memory belongs to a capsule, not to the array, so ndarray.resize always refuses: nothing that is done to the
+ * array object can take the storage away while somebody computes with it. */
+PyObject *pc_parameter_new(int rank, const int64_t *shape, pc_dtype dtype, const char *who, const char *name)
+{
+    npy_intp sizes[4];
+    int64_t bytes = (int64_t)pc_dtype_size(dtype);
+    bool overflow = false;
+    for (int i = 0; i < rank; i++) {
+        sizes[i] = (npy_intp)shape[i];
+        overflow |= pc_mul(&bytes, bytes, shape[i]);
+    }
+    overflow |= pc_add(&bytes, bytes, PARAMETER_ALIGNMENT) || bytes > PY_SSIZE_T_MAX;
+    char *memory = overflow ? NULL : PyMem_RawCalloc(1, (size_t)bytes);
+    if (!memory) {
+        PyObject *tuple = PyArray_IntTupleFromIntp(rank, sizes);
+        if (tuple) {
+            no_memory(who, name, tuple, pc_dtype_name(dtype));
+        }
+        return NULL;
+    }
+    char *data = memory + (PARAMETER_ALIGNMENT - (uintptr_t)memory % PARAMETER_ALIGNMENT) % PARAMETER_ALIGNMENT;
+    PyObject *capsule = PyCapsule_New(data, "pyconv parameter", free_storage);
+    if (!capsule || PyCapsule_SetContext(capsule, memory) < 0) {
+        Py_XDECREF(capsule); /* without a context its destructor frees nothing */
+        PyMem_RawFree(memory);
+        return NULL;
+    }
+    PyObject *array = PyArray_SimpleNewFromData(rank, sizes, type_number(dtype), data);
+    if (!array) {
+        Py_DECREF(capsule);
+        return NULL;
+    }
+    if (PyArray_SetBaseObject(AS_ARRAY(array), capsule) < 0) { /* takes the capsule in any case */
+        Py_DECREF(array);
+        return NULL;
+    }
+    return array;
+}
+
+/* ---- questions and small work ---- */
+
+void *pc_array_data(PyObject *array) { return PyArray_DATA(AS_ARRAY(array)); }
+
+int pc_array_rank(PyObject *array) { return PyArray_NDIM(AS_ARRAY(array)); }
+
+int64_t pc_array_size(PyObject *array, int axis) { return PyArray_DIM(AS_ARRAY(array), axis); }
+
+PyObject *pc_array_shape_object(PyObject *array)
+{
+    return PyArray_IntTupleFromIntp(PyArray_NDIM(AS_ARRAY(array)), PyArray_DIMS(AS_ARRAY(array)));
+}
+
+bool pc_array_is(PyObject *object, int rank, const int64_t *shape, pc_dtype dtype)
+{
+    PyArrayObject *array = AS_ARRAY(object);
+    bool same = is_native(array, type_number(dtype)) && PyArray_IS_C_CONTIGUOUS(array) && PyArray_NDIM(array) == rank;
+    for (int i = 0; same && i < rank; i++) {
+        same = PyArray_DIM(array, i) == shape[i];
+    }
+    return same;
+}
+
+bool pc_array_writeable(PyObject *array) { return PyArray_ISWRITEABLE(AS_ARRAY(array)); }
+
+void pc_array_assign(PyObject *into, PyObject *from, pc_dtype dtype)
+{
+    /* memmove: the two may be one */
+    memmove(PyArray_DATA(AS_ARRAY(into)), PyArray_DATA(AS_ARRAY(from)),
+            (size_t)PyArray_SIZE(AS_ARRAY(into)) * pc_dtype_size(dtype));
+}
+
+void pc_array_add(PyObject *into, PyObject *from, pc_dtype dtype)
+{
+    npy_intp count = PyArray_SIZE(AS_ARRAY(into));
+    if (dtype == PC_F32) {
+        float *sum = PyArray_DATA(AS_ARRAY(into));
+        const float *term = PyArray_DATA(AS_ARRAY(from));
+        for (npy_intp i = 0; i < count; i++) {
+            sum[i] += term[i];
+        }
+    } else {
+        double *sum = PyArray_DATA(AS_ARRAY(into));
+        const double *term = PyArray_DATA(AS_ARRAY(from));
+        for (npy_intp i = 0; i < count; i++) {
+            sum[i] += term[i];
+        }
+    }
+}
+
+bool pc_array_build_info(PyObject *dict)
+{
+    PyObject *feature = PyLong_FromLong(NPY_FEATURE_VERSION);
+    bool good = feature && PyDict_SetItemString(dict, "numpy_c_api", feature) == 0;
+    Py_XDECREF(feature);
+    return good;
+}

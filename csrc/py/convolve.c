@@ -1,0 +1,255 @@
+/* convolve.c: see convolve.h. Plan, allocate, run, hand over: each function does these in this order, and whatever
+ * fails leaves nothing behind. */
+#include "py/convolve.h"
+
+#include <string.h>
+
+#include "py/args.h"
+#include "py/run.h"
+
+void pc_conv_config_init(pc_conv_config *config, bool transposed)
+{
+    *config = (pc_conv_config){
+        .transposed = transposed,
+        .groups = 1,
+        .window = {.kernel = {1, 1}, .stride = {1, 1}, .dilation = {1, 1}, .pad_rule = PC_PAD_NUMBERS},
+    };
+}
+
+bool pc_conv_check(pc_conv_config *config, const char *who)
+{
+    pc_error error;
+    pc_status status = pc_channels_check(config->in_channels, config->out_channels, config->groups,
+                                         config->window.kernel, &error);
+    if (status == PC_OK) {
+        status = pc_window_check(&config->window, &error);
+    }
+    if (status == PC_OK && config->transposed) {
+        status = pc_output_padding_check(&config->window, config->output_padding, &error);
+    }
+    return status == PC_OK || pc_raise(who, status, &error);
+}
+
+void pc_conv_weight_shape(const pc_conv_config *config, int64_t shape[4])
+{
+    shape[0] = config->transposed ? config->in_channels : config->out_channels;
+    shape[1] = (config->transposed ? config->out_channels : config->in_channels) / config->groups;
+    shape[2] = config->window.kernel[0];
+    shape[3] = config->window.kernel[1];
+}
+
+/* ---- from shape to shape ---- */
+
+bool pc_conv_plan_shape(pc_conv_plan *plan, const pc_conv_config *config, const char *who, const int64_t shape[4],
+                        int rank, const int64_t *output_size)
+{
+    pc_error error;
+    pc_conv_geom *geom = &plan->geom;
+    pc_status status;
+    if (config->transposed) {
+        status = pc_conv_transpose_geometry(shape, config->in_channels, config->out_channels, config->groups,
+                                            &config->window, config->output_padding, output_size, geom, &error);
+    } else {
+        status = pc_conv_geometry(shape, config->in_channels, config->out_channels, config->groups, &config->window,
+                                  geom, &error);
+    }
+    if (status != PC_OK) {
+        return pc_raise(who, status, &error);
+    }
+    plan->transposed = config->transposed;
+    plan->rank = rank;
+    memcpy(plan->in_shape, shape, sizeof plan->in_shape);
+    plan->out_shape[0] = shape[0];
+    plan->out_shape[1] = config->out_channels;
+    plan->out_shape[2] = config->transposed ? geom->ih : geom->oh;
+    plan->out_shape[3] = config->transposed ? geom->iw : geom->ow;
+    return true;
+}
+
+static const char *operator_name(const pc_conv_config *config)
+{
+    return config->transposed ? "conv_transpose2d" : "conv2d";
+}
+
+static bool refuse_input(const pc_conv_config *config, const char *who, const pc_input *input)
+{
+    PyObject *shape = pc_input_shape(input);
+    PyObject *list = shape ? PySequence_List(shape) : NULL;
+    if (list && input->rank != 3 && input->rank != 4) {
+        PyErr_Format(PyExc_ValueError,
+                     "%s: expected input (N, %lld, H, W) or (%lld, H, W), got %.200R. Expected 3D (unbatched) or 4D "
+                     "(batched) input to %s, but got input of size: %.200R",
+                     who, (long long)config->in_channels, (long long)config->in_channels, shape,
+                     operator_name(config), list);
+    } else if (list) {
+        int64_t w[4];
+        pc_conv_weight_shape(config, w);
+        PyErr_Format(PyExc_ValueError,
+                     "%s: expected input (N, %lld, H, W) or (%lld, H, W), got %R. Given %s=%lld, weight of size [%lld, "
+                     "%lld, %lld, %lld], expected input%R to have %lld channels, but got %lld channels instead",
+                     who, (long long)config->in_channels, (long long)config->in_channels, shape,
+                     config->transposed ? "transposed" : "groups",
+                     config->transposed ? 1LL : (long long)config->groups, (long long)w[0], (long long)w[1],
+                     (long long)w[2], (long long)w[3], list, (long long)config->in_channels,
+                     (long long)input->shape[1]);
+    }
+    Py_XDECREF(shape);
+    Py_XDECREF(list);
+    return false;
+}
+
+bool pc_conv_plan_input(pc_conv_plan *plan, const pc_conv_config *config, const char *who, const pc_input *input,
+                        const int64_t *output_size)
+{
+    if ((input->rank != 3 && input->rank != 4) || input->shape[1] != config->in_channels) {
+        return refuse_input(config, who, input);
+    }
+    return pc_conv_plan_shape(plan, config, who, input->shape, input->rank, output_size);
+}
+
+bool pc_conv_check_grad(const pc_conv_plan *plan, const char *who, const pc_input *grad_output)
+{
+    return pc_check_grad_shape(who, grad_output, plan->out_shape, plan->rank);
+}
+
+/* ---- from array to array ---- */
+
+typedef struct {
+    pc_conv_pass pass;
+    void *out;
+    const pc_tensor *first, *second; /* in the order of the primitive's arguments */
+    const void *weight, *bias;
+} pc_conv_work;
+
+static bool run(const pc_conv_plan *plan, const char *who, pc_dtype dtype, int threads, const pc_conv_work *work)
+{
+    pc_run run;
+    pc_error error;
+    pc_status status = pc_conv_begin(&plan->geom, work->pass, dtype, threads, &run.call, &error);
+    if (status != PC_OK) {
+        return pc_raise(who, status, &error);
+    }
+    pc_run_start(&run);
+    switch (work->pass) {
+    case PC_CONV_FORWARD:
+        pc_conv_forward(&plan->geom, work->out, work->first, work->weight, work->bias, &run.call);
+        break;
+    case PC_CONV_BACKWARD_INPUT:
+        pc_conv_backward_input(&plan->geom, work->out, work->first, work->weight, work->bias, &run.call);
+        break;
+    case PC_CONV_BACKWARD_WEIGHT:
+        pc_conv_backward_weight(&plan->geom, work->out, work->first, work->second, &run.call);
+        break;
+    }
+    return pc_run_finish(&run);
+}
+
+PyObject *pc_conv_run_forward(pc_state *state, const pc_conv_plan *plan, const char *who, pc_dtype dtype,
+                              const pc_input *input, PyObject *weight, PyObject *bias)
+{
+    int threads = pc_threads(state);
+    if (threads < 0) {
+        return NULL;
+    }
+    PyObject *output = pc_array_new(plan->rank, plan->out_shape, dtype, who, "the output");
+    if (!output) {
+        return NULL;
+    }
+    pc_conv_work work = {
+        .pass = plan->transposed ? PC_CONV_BACKWARD_INPUT : PC_CONV_FORWARD,
+        .out = pc_array_data(output),
+        .first = &input->tensor,
+        .weight = pc_array_data(weight),
+        .bias = bias ? pc_array_data(bias) : NULL,
+    };
+    if (!run(plan, who, dtype, threads, &work)) {
+        Py_CLEAR(output);
+    }
+    return output;
+}
+
+static PyObject *weight_gradient(const pc_conv_plan *plan, const char *who, pc_dtype dtype, int threads,
+                                 const pc_input *input, const pc_input *grad_output, const int64_t shape[4])
+{
+    PyObject *gradient = pc_array_new(4, shape, dtype, who, "the weight's gradient");
+    if (!gradient) {
+        return NULL;
+    }
+    pc_conv_work work = {
+        .pass = PC_CONV_BACKWARD_WEIGHT,
+        .out = pc_array_data(gradient),
+        .first = plan->transposed ? &input->tensor : &grad_output->tensor,
+        .second = plan->transposed ? &grad_output->tensor : &input->tensor,
+    };
+    if (!run(plan, who, dtype, threads, &work)) {
+        Py_CLEAR(gradient);
+    }
+    return gradient;
+}
+
+static PyObject *bias_gradient(const pc_conv_plan *plan, const char *who, pc_dtype dtype, int threads,
+                               const pc_input *grad_output)
+{
+    PyObject *gradient = pc_array_new_vector(plan->out_shape[1], dtype, who, "the bias' gradient");
+    if (!gradient) {
+        return NULL;
+    }
+    pc_run run;
+    pc_error error;
+    pc_status status = pc_channel_sum_begin(plan->out_shape, dtype, threads, &run.call, &error);
+    if (status != PC_OK) {
+        pc_raise(who, status, &error);
+        Py_DECREF(gradient);
+        return NULL;
+    }
+    pc_run_start(&run);
+    pc_channel_sum(plan->out_shape, pc_array_data(gradient), &grad_output->tensor, &run.call);
+    if (!pc_run_finish(&run)) {
+        Py_CLEAR(gradient);
+    }
+    return gradient;
+}
+
+static PyObject *input_gradient(const pc_conv_plan *plan, const char *who, pc_dtype dtype, int threads,
+                                const pc_input *grad_output, PyObject *weight)
+{
+    PyObject *gradient = pc_array_new(plan->rank, plan->in_shape, dtype, who, "the input's gradient");
+    if (!gradient) {
+        return NULL;
+    }
+    pc_conv_work work = {
+        .pass = plan->transposed ? PC_CONV_FORWARD : PC_CONV_BACKWARD_INPUT,
+        .out = pc_array_data(gradient),
+        .first = &grad_output->tensor,
+        .weight = pc_array_data(weight),
+    };
+    if (!run(plan, who, dtype, threads, &work)) {
+        Py_CLEAR(gradient);
+    }
+    return gradient;
+}
+
+bool pc_conv_run_backward(pc_state *state, const pc_conv_plan *plan, const char *who, pc_dtype dtype,
+                          const pc_input *input, const pc_input *grad_output, PyObject *weight,
+                          const int64_t weight_shape[4], const bool mask[3], PyObject *gradients[3])
+{
+    gradients[0] = gradients[1] = gradients[2] = NULL;
+    int threads = pc_threads(state);
+    bool good = threads > 0;
+    if (good && mask[1]) {
+        gradients[1] = weight_gradient(plan, who, dtype, threads, input, grad_output, weight_shape);
+        good = gradients[1] != NULL;
+    }
+    if (good && mask[2]) {
+        gradients[2] = bias_gradient(plan, who, dtype, threads, grad_output);
+        good = gradients[2] != NULL;
+    }
+    if (good && mask[0]) {
+        gradients[0] = input_gradient(plan, who, dtype, threads, grad_output, weight);
+        good = gradients[0] != NULL;
+    }
+    for (int i = 0; !good && i < 3; i++) {
+        Py_CLEAR(gradients[i]);
+    }
+    return good;
+}

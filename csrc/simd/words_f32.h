@@ -1,0 +1,48 @@
+/* words_f32.h: from here on the words without a dtype mean float. May be included again after the other one. */
+#undef T
+#undef T_INT
+#undef V_LANES
+#undef v_t
+#undef v_int
+#undef v_mask
+#undef v_load
+#undef v_store
+#undef v_load_tail
+#undef v_store_tail
+#undef v_zero
+#undef v_set1
+#undef v_add
+#undef v_div
+#undef v_fma
+#undef v_gt
+#undef v_isnan
+#undef v_mask_or
+#undef v_select
+#undef vi_load
+#undef vi_store
+#undef vi_set1
+#undef vi_select
+
+#define T float
+#define T_INT int32_t
+#define V_LANES VF32_LANES
+#define v_t vf32_t
+#define v_int vi32_t
+#define v_mask vm32_t
+#define v_load vf32_load
+#define v_store vf32_store
+#define v_load_tail vf32_load_tail
+#define v_store_tail vf32_store_tail
+#define v_zero vf32_zero
+#define v_set1 vf32_set1
+#define v_add vf32_add
+#define v_div vf32_div
+#define v_fma vf32_fma
+#define v_gt vf32_gt
+#define v_isnan vf32_isnan
+#define v_mask_or vf32_mask_or
+#define v_select vf32_select
+#define vi_load vi32_load
+#define vi_store vi32_store
+#define vi_set1 vi32_set1
+#define vi_select vi32_select
