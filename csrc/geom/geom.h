@@ -16,7 +16,8 @@
  * transposed layer's OUTPUT and its oc, oh, ow the transposed layer's INPUT.
  *
  * Every function either fills its result completely or returns an error and leaves it alone. The text of the error
- * says which axis, shows the arithmetic, and begins with torch's words where torch has a message for the case.
+ * says which axis, shows the arithmetic, and begins with torch's words where torch has a message for the case. Any
+ * int64 may come in, and no order of the calls is needed: what needs a checked window checks it.
  */
 #ifndef PC_GEOM_GEOM_H
 #define PC_GEOM_GEOM_H
@@ -40,7 +41,8 @@ typedef struct {
     bool ceil_mode; /* pools only */
 } pc_window;
 
-/* A convolution, all sizes known. */
+/* A convolution, all sizes known. A stride is at most max(padded size, span of the window) and the dilation of a single
+ * tap is 1: larger ones were cut down, which moves no window (there is then one alone). Padding may still be huge. */
 typedef struct {
     int64_t n, g, ic, oc;
     int64_t ih, iw, oh, ow;
@@ -60,10 +62,11 @@ typedef struct {
 /* ---- what can be said at construction, before any input ---- */
 
 /* Kernel, stride, dilation >= 1; padding >= 0 (negative padding crops, and only the modes other than zeros take it);
- * 'same' refuses a stride and becomes numbers: total d*(k-1), left = total / 2, the right side takes the odd one. */
+ * 'same' refuses a stride and becomes numbers: total d*(k-1), left = total / 2, the right side takes the odd one.
+ * d*(k-1) + 1 and the sum of both sides' padding must be representable. */
 pc_status pc_window_check(pc_window *window, pc_error *error);
 
-/* The pools' rule beside that: padding on both sides equal and at most half the (undilated) kernel. */
+/* That, and the pools' rule: padding on both sides equal and at most half the (undilated) kernel. kh*kw fits int64. */
 pc_status pc_pool_window_check(const pc_window *window, pc_error *error);
 
 /* in, out, groups >= 1, both divisible by groups; the number of weights and its bytes must be representable. */
@@ -90,12 +93,14 @@ pc_status pc_pool_geometry(const int64_t input_shape[4], const pc_window *window
 /* ---- small questions ---- */
 
 /* Where position `i` of a padded axis reads: an index into an axis of `size` elements, or -1 for the padding value.
- * `i` counts from the first real element, so padding before it is negative. */
+ * `i` counts from the first real element, so padding before it is negative. Any `i` has an answer: the image goes on
+ * without end by the mode's rule, and negative padding on one side does not change what the other side continues. */
 int64_t pc_pad_source(pc_pad_mode mode, int64_t i, int64_t size);
 
 /* How many cells of one axis an average pool's window counts at output `o`; the divisor is the product of both axes.
  * With include_pad the cells of the padded image, without it those of the image. A window is clipped to the padded
- * image first: what ceil mode lets hang over is never counted. May be 0 without include_pad. */
+ * image first: what ceil mode lets hang over is never counted. May be 0 without include_pad, and is 0 for a window
+ * outside. Never more than `kernel`. */
 int64_t pc_avg_pool_count(int64_t size, int64_t o, int64_t kernel, int64_t stride, int64_t pad, bool include_pad);
 
 #endif

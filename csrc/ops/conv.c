@@ -252,16 +252,17 @@ static void run_sweep(const pc_pass *pass, const pc_sweep *s, int index, int cou
     }
     const pc_dtype dtype = pass->call->dtype;
     const pc_conv_geom *g = pass->geom;
-    const pc_cut c = pc_cut_of(g, s, pass->depth, pass->rows, pass->kernels, dtype, count);
+    const pc_cut c = pc_cut_of(g, s, pass->skip, pass->depth, pass->rows, pass->kernels, dtype, count);
     pc_slice slice = pc_slice_of(pass->call, index);
     pc_item b = {.pass = pass, .sweep = s, .cut = &c, .work = lay_out(&slice, &c, pass->kernels, dtype)};
     const int64_t share =
         pc_ceil_div(pc_ceil_div(pass->rows, c.shares), pass->kernels->tile_rows) * pass->kernels->tile_rows;
 
+    const bool exact = c.exact || pass->exact;
     for (int64_t y = 0, y_end; y < s->y.count; y = y_end) {
-        y_end = pc_band_end(&s->y, y, c.band_h, pass->exact);
+        y_end = pc_band_end(&s->y, y, c.band_h, exact);
         for (int64_t x = 0, x_end; x < s->x.count; x = x_end) {
-            x_end = pc_band_end(&s->x, x, c.band_w, pass->exact);
+            x_end = pc_band_end(&s->x, x, c.band_w, exact);
             bool listed = false;
             for (int64_t n = 0; n < g->n; n += c.samples) {
                 for (int64_t group = 0; group < g->g; group++) {
@@ -392,10 +393,12 @@ static pc_status begin_sweeps(const pc_conv_geom *geom, bool forward, pc_dtype d
         if (s.y.count == 0 || s.x.count == 0) {
             continue;
         }
-        const pc_cut c = pc_cut_of(geom, &s, depth, rows, kernels, dtype, threads);
-        pc_slice slice = {NULL, 0};
-        lay_out(&slice, &c, kernels, dtype);
-        bytes = slice.used < 0 || bytes < 0 ? -1 : pc_max(bytes, slice.used);
+        for (int skip = forward ? 0 : 1; skip < 2; skip++) { /* forward: the weights, not seen yet, decide */
+            const pc_cut c = pc_cut_of(geom, &s, skip, depth, rows, kernels, dtype, threads);
+            pc_slice slice = {NULL, 0};
+            lay_out(&slice, &c, kernels, dtype);
+            bytes = slice.used < 0 || bytes < 0 ? -1 : pc_max(bytes, slice.used);
+        }
     }
     return pc_begin(call, dtype, threads, work, bytes, error);
 }

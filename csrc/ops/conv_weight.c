@@ -9,9 +9,11 @@
  * which is the forward's tile with other lists: `vec` is grad_out transposed to [pixel][channel], `scal` the slab of
  * the input (slab.h), so that stride, dilation and padding are offsets here as well. Padding zeros are multiplied.
  *
- * The sum is cut into chunks of about 1024 pixels (rows, columns or whole samples), fixed by the shape alone. Each
+ * The sum is cut into chunks of about 512 pixels (rows, columns or whole samples), fixed by the shape alone. Each
  * chunk is one chain of fmas from zero, and the chunks are added in order. So the bits depend on neither threads, nor
  * tiles, nor ISA, and the error grows with the chunk's length plus their number, not with all pixels.
+ *
+ * A 1x1 window without padding needs no slab: `scal` is read element by element, so the input is read where it is.
  *
  *     for each group, block of output channels, block of input channels, range of kernel rows:     an item, one thread
  *         for each chunk:  transpose grad_out, pack the slab
@@ -25,9 +27,10 @@
 #include "ops/slab.h"
 
 enum {
-    CHUNK = 1024,             /* pixels; also what one transposed block and a slab channel hold */
+    CHUNK = 512,              /* pixels; also what one transposed block and a slab channel hold */
     SLAB_BYTES = 512 << 10,
     TOTAL_BYTES = 1 << 20,
+    BLOCK_BYTES = 16 << 10,   /* of the transposed block while the lanes go over it: half of L1 */
     GRAIN = 1 << 20,
 };
 
@@ -48,11 +51,11 @@ typedef struct {
     int64_t list;
 } pc_weight_cut;
 
-typedef struct pc_weight_item {
+typedef struct {
     int64_t group, oc, lanes, ic, channels, kh, kernel_rows; /* what an item covers, within its group */
 } pc_weight_item;
 
-typedef struct pc_chunk {
+typedef struct {
     int64_t n, samples, y, rows, x, columns;
 } pc_chunk;
 
@@ -81,6 +84,11 @@ static int64_t even_part(int64_t all, int64_t most, int64_t unit)
     return pc_ceil_div(units, parts) * unit;
 }
 
+static bool in_place(const pc_conv_geom *g)
+{
+    return g->kh * g->kw == 1 && g->pt == 0 && g->pb == 0 && g->pl == 0 && g->pr == 0;
+}
+
 static int64_t slab_bound(const pc_weight_cut *c, pc_dtype dtype)
 {
     pc_axis y = c->y;
@@ -99,7 +107,7 @@ static pc_weight_cut cut_of(const pc_conv_geom *g, const pc_kernels *kernels, pc
 
     c.lanes = pc_min(even_part(oc, kernels->tile_columns, kernels->lanes), kernels->tile_columns);
     c.kernel_rows = pc_max(1, pc_min(g->kh, TOTAL_BYTES / (c.lanes * g->kw * size)));
-    int64_t step = slab_bound(&c, dtype);
+    int64_t step = in_place(g) ? 1 : slab_bound(&c, dtype);
     while (step * c.chunk_n > SLAB_BYTES / size && c.kernel_rows > 1) {
         c.kernel_rows = pc_ceil_div(c.kernel_rows, 2);
         step = slab_bound(&c, dtype);
@@ -158,17 +166,33 @@ static void run_chunk(const pc_weight_pass *pass, const pc_weight_cut *cut, cons
     const int64_t size = (int64_t)pc_dtype_size(dtype);
     const int64_t oc = item->group * (g->oc / g->g) + item->oc, ic = item->group * (g->ic / g->g) + item->ic;
 
-    pc_axis y = cut->y;
-    y.base += item->kh * y.delta;
-    y.taps = item->kernel_rows;
-    const pc_slab slab = pc_slab_of(pc_span_of(&y, chunk->y, chunk->rows, false),
-                                    pc_span_of(&cut->x, chunk->x, chunk->columns, false), 1, dtype);
-    pc_slab_rows(&slab, &y, work->tap_row);
-    pc_slab_columns(&slab, &cut->x, work->tap_column);
-    const int64_t sample_step = slab.channel_step * item->channels;
-    for (int64_t s = 0; s < chunk->samples; s++) {
-        pc_slab_pack(&slab, &y, &cut->x, dtype, (char *)work->slab + s * sample_step * size, pass->in, chunk->n + s, ic,
-                     item->channels, 0.0);
+    /* Where the tile finds the input: of a sample, a channel, an output row, an output column. */
+    const char *source = work->slab;
+    int64_t sample_step, channel_step, row_step, column_step = 1;
+    if (in_place(g)) {
+        const int64_t *step = pass->in->step;
+        sample_step = step[0];
+        channel_step = step[1];
+        row_step = g->sh * step[2];
+        column_step = g->sw * step[3];
+        source = (const char *)pass->in->data +
+                 (chunk->n * step[0] + ic * step[1] + chunk->y * row_step + chunk->x * column_step) * size;
+        work->tap_row[0] = work->tap_column[0] = 0;
+    } else {
+        pc_axis y = cut->y;
+        y.base += item->kh * y.delta;
+        y.taps = item->kernel_rows;
+        const pc_slab slab = pc_slab_of(pc_span_of(&y, chunk->y, chunk->rows, false),
+                                        pc_span_of(&cut->x, chunk->x, chunk->columns, false), 1, dtype);
+        pc_slab_rows(&slab, &y, work->tap_row);
+        pc_slab_columns(&slab, &cut->x, work->tap_column);
+        channel_step = slab.channel_step;
+        sample_step = channel_step * item->channels;
+        row_step = slab.row_step;
+        for (int64_t s = 0; s < chunk->samples; s++) {
+            pc_slab_pack(&slab, &y, &cut->x, dtype, (char *)work->slab + s * sample_step * size, pass->in,
+                         chunk->n + s, ic, item->channels, 0.0);
+        }
     }
     if (dtype == PC_F32) {
         transpose_f32(work->grad, cut->lanes, item->lanes, pass->grad_out, oc, chunk);
@@ -180,12 +204,12 @@ static void run_chunk(const pc_weight_pass *pass, const pc_weight_cut *cut, cons
     for (int64_t s = 0, i = 0; s < chunk->samples; s++) {
         for (int64_t j = 0; j < chunk->rows; j++, i++) {
             work->vec_row[i] = i * chunk->columns * cut->lanes;
-            work->scal_row[i] = s * sample_step + j * slab.row_step;
+            work->scal_row[i] = s * sample_step + j * row_step;
         }
     }
     for (int64_t i = 0; i < chunk->columns; i++) {
         work->vec_column[i] = i * cut->lanes;
-        work->scal_column[i] = i;
+        work->scal_column[i] = i * column_step;
     }
 
     pc_tile_args tile = {
@@ -200,7 +224,7 @@ static void run_chunk(const pc_weight_pass *pass, const pc_weight_cut *cut, cons
         .vec_col = work->vec_column,
         .scal_row = work->scal_row,
         .scal_col = work->scal_column,
-        .scal_step = slab.channel_step,
+        .scal_step = channel_step,
     };
     for (int64_t r = 0; r < item->kernel_rows; r++) {
         for (int64_t t = 0; t < g->kw; t++) {
@@ -208,8 +232,7 @@ static void run_chunk(const pc_weight_pass *pass, const pc_weight_cut *cut, cons
                 const int64_t at = ((r * g->kw + t) * item->channels + c) * cut->lanes;
                 char *total = (char *)work->total + at * size;
                 tile.rows = pc_min(kernels->tile_rows, item->channels - c);
-                tile.scal =
-                    (char *)work->slab + (work->tap_row[r] + work->tap_column[t] + c * slab.channel_step) * size;
+                tile.scal = source + (work->tap_row[r] + work->tap_column[t] + c * channel_step) * size;
                 if (first) {
                     tile.out = total;
                     kernels->conv_tile(&tile);
@@ -232,6 +255,9 @@ static void run_item(const pc_weight_pass *pass, const pc_weight_cut *cut, const
 {
     const pc_conv_geom *g = pass->geom;
     bool first = true;
+    /* Lanes without a channel stay zero through all chunks. */
+    memset(work->grad, 0, (size_t)(cut->chunk_n * cut->chunk_h * cut->chunk_w * cut->lanes) *
+                              pc_dtype_size(pass->call->dtype));
     for (int64_t n = 0; n < g->n; n += cut->chunk_n) {
         for (int64_t y = 0; y < g->oh; y += cut->chunk_h) {
             for (int64_t x = 0; x < g->ow; x += cut->chunk_w) {

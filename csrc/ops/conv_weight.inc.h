@@ -1,24 +1,23 @@
 /* conv_weight.inc.h: the weight gradient's copies and sums, for one T. conv_weight.c includes it once per dtype. */
 
-/* grad[pixel][lane] = grad_out[n][oc + lane][y][x] over a chunk; lanes behind the last channel are zero. */
+/* grad[pixel][lane] = grad_out[n][oc + lane][y][x] over a chunk, in blocks of pixels that stay in L1 while the lanes
+ * go over them. Lanes behind the last channel are not written. */
 static void PC_LOCAL(transpose)(T *restrict grad, int64_t width, int64_t lanes, const pc_tensor *grad_out, int64_t oc,
-                                const struct pc_chunk *chunk)
+                                const pc_chunk *chunk)
 {
     const int64_t step = grad_out->step[3];
     for (int64_t s = 0; s < chunk->samples; s++) {
         for (int64_t j = 0; j < chunk->rows; j++, grad += chunk->columns * width) {
             const T *row = (const T *)grad_out->data + (chunk->n + s) * grad_out->step[0] + oc * grad_out->step[1] +
                            (chunk->y + j) * grad_out->step[2] + chunk->x * step;
-            for (int64_t l = 0; l < width; l++) {
-                if (l >= lanes) {
-                    for (int64_t i = 0; i < chunk->columns; i++) {
-                        grad[i * width + l] = 0;
+            const int64_t pixels = pc_max(16, BLOCK_BYTES / (width * (int64_t)sizeof(T)));
+            for (int64_t block = 0; block < chunk->columns; block += pixels) {
+                const int64_t end = pc_min(block + pixels, chunk->columns);
+                for (int64_t l = 0; l < lanes; l++) {
+                    const T *from = row + l * grad_out->step[1];
+                    for (int64_t i = block; i < end; i++) {
+                        grad[i * width + l] = from[i * step];
                     }
-                    continue;
-                }
-                const T *from = row + l * grad_out->step[1];
-                for (int64_t i = 0; i < chunk->columns; i++) {
-                    grad[i * width + l] = from[i * step];
                 }
             }
         }
@@ -34,7 +33,7 @@ static void PC_LOCAL(add)(T *restrict total, const T *restrict tile, int64_t cou
 
 /* total[r][t][c][lane] -> grad_weight[lane][c][r][t]; no total (a batch of none) means zeros. */
 static void PC_LOCAL(write)(T *restrict to, int64_t lane_step, int64_t channel_step, const T *restrict total,
-                            const struct pc_weight_item *item, int64_t width, int64_t kw)
+                            const pc_weight_item *item, int64_t width, int64_t kw)
 {
     for (int64_t l = 0; l < item->lanes; l++) {
         for (int64_t c = 0; c < item->channels; c++) {

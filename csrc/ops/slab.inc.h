@@ -37,6 +37,15 @@ static void PC_LOCAL(pack)(const pc_slab *slab, const pc_axis *y, const pc_axis 
             for (int64_t b = 0; b < slab->x.phases; b++) {
                 const int64_t start_x = phase_start(&slab->x, x, b);
                 T *to = packed + c * slab->channel_step + (a * slab->x.phases + b) * slab->plane_step;
+                /* Whole rows one behind the other, here and there: no border, no stride, no gap. */
+                if (samples == 1 && x->stride == 1 && y->stride == 1 && start_x == 0 && slab->x.extent == x->size &&
+                    start_y >= 0 && start_y + slab->y.extent <= y->size && source->step[3] == 1 &&
+                    source->step[2] == x->size) {
+                    const T *from = (const T *)source->data + sample * source->step[0] +
+                                    (channel + c) * source->step[1] + start_y * source->step[2];
+                    memcpy(to, from, (size_t)slab->plane_step * sizeof(T));
+                    continue;
+                }
                 for (int64_t u = 0; u < slab->y.extent; u++, to += slab->row_step) {
                     const int64_t row = source_index(y, start_y, u);
                     if (row < 0) {

@@ -2,6 +2,7 @@
 
 enum {
     SLAB_BYTES = 256 << 10, /* a quarter of the smallest L2 we care for; 160 to 300 KB measure alike */
+    TINY = 32,              /* outputs, and taps, of an axis that is worth counting out */
 };
 
 /* ---- sweeps -------------------------------------------------------------------------------------------------- */
@@ -105,16 +106,39 @@ static int64_t slab_elements(const pc_sweep *s, const pc_cut *c, pc_dtype dtype)
     return step < 0 || step > INT64_MAX / 16 / c->channels ? INT64_MAX / 16 : step * c->channels;
 }
 
-pc_cut pc_cut_of(const pc_conv_geom *g, const pc_sweep *s, int64_t depth, int64_t rows, const pc_kernels *kernels,
-                  pc_dtype dtype, int threads)
+/* The share of an axis' taps that read the source, over all outputs; for short axes only, 1 for long ones. */
+static double inside(const pc_axis *axis)
+{
+    if (axis->count > TINY || axis->taps > TINY) {
+        return 1;
+    }
+    int64_t taps = 0;
+    for (int64_t i = 0; i < axis->count; i++) {
+        for (int64_t k = 0; k < axis->taps; k++) {
+            const int64_t at = i * axis->stride + axis->base + k * axis->delta;
+            taps += at >= 0 && at < axis->size;
+        }
+    }
+    return (double)taps / (double)(axis->count * axis->taps);
+}
+
+pc_cut pc_cut_of(const pc_conv_geom *g, const pc_sweep *s, bool skip, int64_t depth, int64_t rows,
+                 const pc_kernels *kernels, pc_dtype dtype, int threads)
 {
     const int64_t budget = SLAB_BYTES / (int64_t)pc_dtype_size(dtype);
     const int64_t lanes = kernels->lanes;
     const int64_t pixels = s->y.count * pc_min(s->x.count, 4 * kernels->tile_columns);
     pc_cut c = {.samples = 1, .channels = depth, .band_h = s->y.count, .band_w = s->x.count, .shares = 1};
 
+    /* A tiny map under a large window reads mostly padding (a generator's first layer: 1x1 to 4x4, one tap of 16 per
+     * pixel): then every pixel is a band of its own, and the samples fill the vectors. */
+    if (skip && pixels < 4 * kernels->tile_columns && inside(&s->y) * inside(&s->x) < 0.4) {
+        c.exact = true;
+        c.samples = pc_min(g->n, kernels->tile_columns);
+    }
+
     /* Maps of a few pixels: let samples fill the vectors when that saves at least a tenth. */
-    if (g->n > 1 && pixels < 4 * kernels->tile_columns) {
+    if (!c.exact && g->n > 1 && pixels < 4 * kernels->tile_columns) {
         int64_t extent = pc_span_most(&s->x, s->x.count) / pc_max(1, pc_min(s->x.stride, s->x.taps));
         int64_t best = run_vectors(s->y.count, s->x.count, extent, 1, lanes) * 9;
         for (int64_t samples = pc_min(g->n, lanes / 2); samples <= pc_min(g->n, 2 * lanes); samples += lanes / 2) {

@@ -18,6 +18,7 @@ typedef struct {
     int64_t samples, channels; /* of a slab */
     int64_t band_h, band_w;    /* outputs of a slab, at most */
     int64_t shares;            /* of the rows p */
+    bool exact;                /* bands within which every tap is wholly inside the source or wholly outside */
     int64_t list;              /* offsets in the longest list */
     int64_t slab_elements;
 } pc_cut;
@@ -31,7 +32,8 @@ pc_sweep pc_sweep_at(const pc_conv_geom *geom, bool forward, int64_t index);
 /* Does any tap of any output read outside the source? */
 bool pc_sweep_leaves(const pc_sweep *sweep);
 
-pc_cut pc_cut_of(const pc_conv_geom *geom, const pc_sweep *sweep, int64_t depth, int64_t rows,
+/* `skip`: taps that read only padding may be left out. */
+pc_cut pc_cut_of(const pc_conv_geom *geom, const pc_sweep *sweep, bool skip, int64_t depth, int64_t rows,
                  const pc_kernels *kernels, pc_dtype dtype, int threads);
 
 #endif

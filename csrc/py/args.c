@@ -537,9 +537,33 @@ bool pc_parse_output_size(PyObject *value, const char *who, int rank, bool *give
 
 /* ---- and back ---- */
 
+bool pc_dict_take(PyObject *dict, const char *name, PyObject *value)
+{
+    bool good = value && PyDict_SetItemString(dict, name, value) == 0;
+    Py_XDECREF(value);
+    return good;
+}
+
 PyObject *pc_pair_object(const int64_t pair[2])
 {
     return Py_BuildValue("(LL)", (long long)pair[0], (long long)pair[1]);
+}
+
+PyObject *pc_pair_as_given(PyObject *value, const int64_t pair[2])
+{
+    PyObject *integer = NULL;
+    int kind = !value || value == Py_None ? 1 : as_integer(value, &integer);
+    Py_XDECREF(integer);
+    if (kind != 0) {
+        return kind > 0 ? PyLong_FromLongLong(pair[0]) : NULL;
+    }
+    bool single = (PyTuple_Check(value) && PyTuple_GET_SIZE(value) == 1) ||
+                  (PyList_Check(value) && PyList_GET_SIZE(value) == 1);
+    PyObject *tuple = single ? Py_BuildValue("(L)", (long long)pair[0]) : pc_pair_object(pair);
+    if (tuple && PyList_Check(value)) {
+        Py_SETREF(tuple, PySequence_List(tuple));
+    }
+    return tuple;
 }
 
 PyObject *pc_shape_object(const int64_t shape[4], int rank)

@@ -66,7 +66,13 @@ bool pc_parse_device(PyObject *value, const char *who);
 
 /* ---- and back ---- */
 
+/* dict[name] = value; takes over the reference, passes on a failure that made it NULL. */
+bool pc_dict_take(PyObject *dict, const char *name, PyObject *value);
+
 PyObject *pc_pair_object(const int64_t pair[2]);
+/* What torch would keep of the argument that was parsed into `pair`: an int, a list or a tuple; NULL and None count as
+ * an int. */
+PyObject *pc_pair_as_given(PyObject *value, const int64_t pair[2]);
 /* (n, c, h, w), or (c, h, w) for rank 3: a tuple */
 PyObject *pc_shape_object(const int64_t shape[4], int rank);
 

@@ -1,140 +1,16 @@
 /* conv.c: Conv2d and ConvTranspose2d. One struct and one life for both; what differs is which arguments the
- * constructor takes, and a flag in the configuration.
- *
- * The weight and the bias are ndarrays that the layer owns and everybody may write to: `conv.weight -= lr * g` is the
- * way to train. Nobody can be kept from reshaping such an array in place, so each call looks at it anew.
+ * constructor takes, and a flag in the configuration. Their common base is the type `_Conv`, with all attributes.
  */
-#include "py/convolve.h"
-#include "py/layer.h"
+#include "py/conv.h"
 
 #include <stdio.h>
-
-typedef struct {
-    pc_layer layer;
-    pc_conv_config config;
-    pc_dtype dtype;
-    bool weight_requires_grad, bias_requires_grad;
-    PyObject *weight;      /* ndarray, of the layer's own */
-    PyObject *bias;        /* the same, or NULL for good */
-    PyObject *weight_grad; /* ndarray, or NULL: no gradient yet */
-    PyObject *bias_grad;
-} conv_layer;
-
-/* ---- parameters and gradients ---- */
-
-/* What an array of this layer must look like: the weight, the bias, or the gradient of either. */
-typedef struct {
-    int rank;
-    int64_t shape[4];
-} form;
-
-static form weight_form(const conv_layer *self)
-{
-    form wanted = {.rank = 4};
-    pc_conv_weight_shape(&self->config, wanted.shape);
-    return wanted;
-}
-
-static form bias_form(const conv_layer *self) { return (form){.rank = 1, .shape = {self->config.out_channels}}; }
-
-static bool check_array(const conv_layer *self, PyObject *array, const form *wanted, const char *name)
-{
-    if (pc_array_is(array, wanted->rank, wanted->shape, self->dtype)) {
-        return true;
-    }
-    PyErr_Format(PyExc_RuntimeError,
-                 "%s: the shape, the type or the memory order of its %s was changed in place; it must be C-contiguous %s "
-                 "again, as it was made",
-                 self->layer.name, name, pc_dtype_name(self->dtype));
-    return false;
-}
-
-static bool check_parameters(const conv_layer *self)
-{
-    form weight = weight_form(self), bias = bias_form(self);
-    return check_array(self, self->weight, &weight, "weight") &&
-           (!self->bias || check_array(self, self->bias, &bias, "bias"));
-}
-
-static bool check_gradient(const conv_layer *self, PyObject *gradient, const form *wanted, const char *name)
-{
-    if (!gradient) {
-        return true;
-    }
-    if (!check_array(self, gradient, wanted, name)) {
-        return false;
-    }
-    if (!pc_array_writeable(gradient)) {
-        PyErr_Format(PyExc_RuntimeError, "%s: its %s was made read-only, nothing can be added to it", self->layer.name,
-                     name);
-        return false;
-    }
-    return true;
-}
-
-/* Adds new gradients (or NULL) to what stands there now, which may be something else than before the GIL went. */
-static bool add_gradients(conv_layer *self, PyObject *weight_grad, PyObject *bias_grad)
-{
-    form weight = weight_form(self), bias = bias_form(self);
-    if ((weight_grad && !pc_array_is(weight_grad, weight.rank, weight.shape, self->dtype)) ||
-        (bias_grad && !pc_array_is(bias_grad, bias.rank, bias.shape, self->dtype))) {
-        PyErr_Format(PyExc_RuntimeError, "%s: the layer was changed while its gradients were computed",
-                     self->layer.name);
-        return false;
-    }
-    if ((weight_grad && !check_gradient(self, self->weight_grad, &weight, "weight_grad")) ||
-        (bias_grad && !check_gradient(self, self->bias_grad, &bias, "bias_grad"))) {
-        return false;
-    }
-    PyObject *fresh[2] = {weight_grad, bias_grad};
-    PyObject **standing[2] = {&self->weight_grad, &self->bias_grad};
-    for (int i = 0; i < 2; i++) {
-        if (fresh[i] && *standing[i]) {
-            pc_array_add(*standing[i], fresh[i], self->dtype);
-        } else if (fresh[i]) {
-            *standing[i] = Py_NewRef(fresh[i]);
-        }
-    }
-    return true;
-}
-
-/* A contiguous array of the layer's type and the wanted shape from anything: a strong reference, or NULL. */
-static PyObject *fitting(const conv_layer *self, PyObject *value, const form *wanted, const char *name)
-{
-    pc_dtype natural;
-    PyObject *array = pc_array_open(value, self->layer.name, name, &natural);
-    if (!array) {
-        return NULL;
-    }
-    bool same = pc_array_rank(array) == wanted->rank;
-    for (int i = 0; same && i < wanted->rank; i++) {
-        same = pc_array_size(array, i) == wanted->shape[i];
-    }
-    PyObject *fit = NULL;
-    if (same) {
-        fit = pc_array_contiguous(array, self->dtype, self->layer.name, name);
-    } else {
-        PyObject *got = pc_array_shape_object(array);
-        PyObject *expected = PyTuple_New(wanted->rank);
-        for (int i = 0; expected && i < wanted->rank; i++) {
-            PyTuple_SET_ITEM(expected, i, PyLong_FromLongLong(wanted->shape[i]));
-        }
-        if (got && expected && !PyErr_Occurred()) {
-            PyErr_Format(PyExc_ValueError, "%s: expected %s of shape %S, got %.200S", self->layer.name, name, expected,
-                         got);
-        }
-        Py_XDECREF(got);
-        Py_XDECREF(expected);
-    }
-    Py_DECREF(array);
-    return fit;
-}
+#include <string.h>
 
 /* ---- forward and backward ---- */
 
 static PyObject *forward(pc_layer *layer, PyObject *value, PyObject *size_value, pc_saved *saved)
 {
-    conv_layer *self = (conv_layer *)layer;
+    pc_conv_layer *self = (pc_conv_layer *)layer;
     pc_input input;
     pc_saved made = {.array = NULL};
     if (!pc_input_open(&input, value, layer->name, "input")) {
@@ -147,13 +23,13 @@ static PyObject *forward(pc_layer *layer, PyObject *value, PyObject *size_value,
     }
     /* From here on the layer is read, and what is read stays: no Python code can run between the next lines, and
      * whatever runs later finds copies and references. */
-    if (!check_parameters(self)) {
+    if (!pc_conv_check_parameters(self)) {
         goto exit;
     }
     pc_conv_config config = self->config;
     pc_dtype dtype = self->dtype;
-    weight = Py_NewRef(self->weight);
-    bias = Py_XNewRef(self->bias);
+    weight = Py_NewRef(self->parameters[PC_WEIGHT]);
+    bias = Py_XNewRef(self->parameters[PC_BIAS]);
     pc_conv_plan plan;
     if (!pc_conv_plan_input(&plan, &config, layer->name, &input, made.sized ? made.output_size : NULL) ||
         !pc_input_settle(&input, dtype, layer->name, "input")) {
@@ -192,19 +68,20 @@ static bool open_saved(pc_input *input, const pc_saved *saved, const char *who)
 
 static PyObject *backward(pc_layer *layer, const pc_saved *saved, PyObject *value, bool input_grad)
 {
-    conv_layer *self = (conv_layer *)layer;
+    pc_conv_layer *self = (pc_conv_layer *)layer;
     PyObject *result = NULL, *weight = NULL, *gradients[3] = {NULL, NULL, NULL};
     pc_input input = {.array = NULL}, grad_output;
     if (!pc_input_open(&grad_output, value, layer->name, "grad_output")) {
         return NULL;
     }
-    if (!open_saved(&input, saved, layer->name) || !check_parameters(self)) {
+    if (!open_saved(&input, saved, layer->name) || !pc_conv_check_parameters(self)) {
         goto exit;
     }
     pc_conv_config config = self->config;
     pc_dtype dtype = self->dtype;
-    bool mask[3] = {input_grad, self->weight_requires_grad, self->bias && self->bias_requires_grad};
-    weight = Py_NewRef(self->weight);
+    bool mask[3] = {input_grad, self->requires_grad[PC_WEIGHT],
+                    self->parameters[PC_BIAS] && self->requires_grad[PC_BIAS]};
+    weight = Py_NewRef(self->parameters[PC_WEIGHT]);
     if (dtype != saved->dtype) {
         PyErr_Format(PyExc_RuntimeError, "%s: its dtype was changed between forward and backward", layer->name);
         goto exit;
@@ -220,7 +97,7 @@ static PyObject *backward(pc_layer *layer, const pc_saved *saved, PyObject *valu
     }
     if (pc_conv_run_backward(layer->state, &plan, layer->name, dtype, &input, &grad_output, weight, weight_shape, mask,
                              gradients) &&
-        add_gradients(self, gradients[1], gradients[2])) {
+        pc_conv_add_gradients(self, gradients + 1)) {
         result = Py_NewRef(gradients[0] ? gradients[0] : Py_None);
     }
 exit:
@@ -235,7 +112,7 @@ exit:
 
 static bool output_shape(pc_layer *layer, const int64_t shape[4], int rank, int64_t out_shape[4])
 {
-    const pc_conv_config *config = &((conv_layer *)layer)->config;
+    const pc_conv_config *config = &((pc_conv_layer *)layer)->config;
     pc_conv_plan plan;
     if (!pc_conv_plan_shape(&plan, config, layer->name, shape, rank, NULL)) {
         return false;
@@ -248,22 +125,22 @@ static bool output_shape(pc_layer *layer, const int64_t shape[4], int rank, int6
 
 static int traverse(PyObject *object, visitproc visit, void *arg)
 {
-    conv_layer *self = (conv_layer *)object;
-    Py_VISIT(self->weight);
-    Py_VISIT(self->bias);
-    Py_VISIT(self->weight_grad);
-    Py_VISIT(self->bias_grad);
+    pc_conv_layer *self = (pc_conv_layer *)object;
+    for (int i = 0; i < 2; i++) {
+        Py_VISIT(self->parameters[i]);
+        Py_VISIT(self->gradients[i]);
+    }
     return pc_layer_traverse(object, visit, arg);
 }
 
 static int clear(PyObject *object)
 {
-    conv_layer *self = (conv_layer *)object;
+    pc_conv_layer *self = (pc_conv_layer *)object;
     self->layer.ready = false; /* a layer without its arrays is none */
-    Py_CLEAR(self->weight);
-    Py_CLEAR(self->bias);
-    Py_CLEAR(self->weight_grad);
-    Py_CLEAR(self->bias_grad);
+    for (int i = 0; i < 2; i++) {
+        Py_CLEAR(self->parameters[i]);
+        Py_CLEAR(self->gradients[i]);
+    }
     return pc_layer_clear(object);
 }
 
@@ -283,24 +160,20 @@ static PyObject *transpose_new(PyTypeObject *type, PyObject *Py_UNUSED(args), Py
 }
 
 /* Everything is built before anything is replaced, so a constructor that fails on an old layer leaves it whole. */
-static int become(conv_layer *self, const pc_conv_config *config, pc_dtype dtype, bool has_bias, const char *name)
+static int become(pc_conv_layer *self, const pc_conv_config *config, pc_dtype dtype, bool has_bias, const char *name)
 {
-    int64_t shape[4];
-    pc_conv_weight_shape(config, shape);
-    PyObject *weight = pc_parameter_new(4, shape, dtype, name, "the weight");
-    PyObject *bias =
-        weight && has_bias ? pc_parameter_new(1, &config->out_channels, dtype, name, "the bias") : NULL;
-    if (!weight || (has_bias && !bias)) {
-        Py_XDECREF(weight);
+    PyObject *fresh[2];
+    if (!pc_conv_new_parameters(config, dtype, has_bias, name, fresh)) {
         return -1;
     }
-    PyObject *old[4] = {self->weight, self->bias, self->weight_grad, self->bias_grad};
+    PyObject *old[4] = {self->parameters[0], self->parameters[1], self->gradients[0], self->gradients[1]};
     self->config = *config;
     self->dtype = dtype;
-    self->weight = weight;
-    self->bias = bias;
-    self->weight_grad = self->bias_grad = NULL;
-    self->weight_requires_grad = self->bias_requires_grad = true;
+    for (int i = 0; i < 2; i++) {
+        self->parameters[i] = fresh[i];
+        self->gradients[i] = NULL;
+        self->requires_grad[i] = true;
+    }
     pc_layer_ready(&self->layer, name);
     for (int i = 0; i < 4; i++) {
         Py_XDECREF(old[i]);
@@ -336,7 +209,7 @@ static int conv_init(PyObject *object, PyObject *args, PyObject *kwargs)
     }
     char name[PC_LAYER_NAME];
     snprintf(name, sizeof name, "Conv2d(%lld, %lld)", (long long)config.in_channels, (long long)config.out_channels);
-    return pc_conv_check(&config, name) ? become((conv_layer *)object, &config, dtype, bias, name) : -1;
+    return pc_conv_check(&config, name) ? become((pc_conv_layer *)object, &config, dtype, bias, name) : -1;
 }
 
 /* Torch asks this before all else. */
@@ -393,5 +266,206 @@ static int transpose_init(PyObject *object, PyObject *args, PyObject *kwargs)
     char name[PC_LAYER_NAME];
     snprintf(name, sizeof name, "ConvTranspose2d(%lld, %lld)", (long long)config.in_channels,
              (long long)config.out_channels);
-    return pc_conv_check(&config, name) ? become((conv_layer *)object, &config, dtype, bias, name) : -1;
+    return pc_conv_check(&config, name) ? become((pc_conv_layer *)object, &config, dtype, bias, name) : -1;
+}
+
+/* ---- attributes ---- */
+
+static PyObject *get_number(PyObject *object, void *offset)
+{
+    return pc_layer_check((pc_layer *)object) ? PyLong_FromLongLong(*(int64_t *)((char *)object + (size_t)offset)) : NULL;
+}
+
+static PyObject *get_pair(PyObject *object, void *offset)
+{
+    return pc_layer_check((pc_layer *)object) ? pc_pair_object((int64_t *)((char *)object + (size_t)offset)) : NULL;
+}
+
+static PyObject *get_padding(PyObject *object, void *Py_UNUSED(closure))
+{
+    const pc_conv_config *config = &((pc_conv_layer *)object)->config;
+    const int64_t(*pad)[2] = config->window.pad;
+    if (!pc_layer_check((pc_layer *)object)) {
+        return NULL;
+    }
+    switch (config->window.pad_rule) {
+    case PC_PAD_SAME:
+        return PyUnicode_FromString("same");
+    case PC_PAD_VALID:
+        return PyUnicode_FromString("valid");
+    case PC_PAD_NUMBERS:
+        break;
+    }
+    return config->per_side ? Py_BuildValue("((LL)(LL))", (long long)pad[0][0], (long long)pad[0][1],
+                                            (long long)pad[1][0], (long long)pad[1][1])
+                            : Py_BuildValue("(LL)", (long long)pad[0][0], (long long)pad[1][0]);
+}
+
+static PyObject *get_padding_mode(PyObject *object, void *Py_UNUSED(closure))
+{
+    return pc_layer_check((pc_layer *)object)
+               ? PyUnicode_FromString(pc_padding_mode_name(((pc_conv_layer *)object)->config.window.pad_mode))
+               : NULL;
+}
+
+static PyObject *get_transposed(PyObject *object, void *Py_UNUSED(closure))
+{
+    return pc_layer_check((pc_layer *)object) ? PyBool_FromLong(((pc_conv_layer *)object)->config.transposed) : NULL;
+}
+
+static PyObject *get_dtype(PyObject *object, void *Py_UNUSED(closure))
+{
+    return pc_layer_check((pc_layer *)object) ? pc_dtype_object(((pc_conv_layer *)object)->dtype) : NULL;
+}
+
+/* The constructor's keyword arguments, for pickling: what they say is what the attributes say. */
+static PyObject *get_config(PyObject *object, PyObject *Py_UNUSED(unused))
+{
+    static const char *const names[] = {"in_channels", "out_channels", "kernel_size",  "stride", "padding",
+                                        "dilation",    "groups",       "padding_mode", "dtype"};
+    const pc_conv_layer *self = (pc_conv_layer *)object;
+    PyObject *config = pc_layer_check((pc_layer *)object) ? PyDict_New() : NULL;
+    for (size_t i = 0; config && i < sizeof names / sizeof *names; i++) {
+        if (!pc_dict_take(config, names[i], PyObject_GetAttrString(object, names[i]))) {
+            Py_CLEAR(config);
+        }
+    }
+    if (config && (!pc_dict_take(config, "bias", PyBool_FromLong(self->parameters[PC_BIAS] != NULL)) ||
+                   (self->config.transposed &&
+                    !pc_dict_take(config, "output_padding", pc_pair_object(self->config.output_padding))))) {
+        Py_CLEAR(config);
+    }
+    return config;
+}
+
+static PyMethodDef methods[] = {
+    {"_config", get_config, METH_NOARGS, "_config($self, /)\n--\n\nThe constructor's keyword arguments."},
+    {"_set_dtype", pc_conv_set_dtype, METH_O,
+     "_set_dtype($self, dtype, /)\n--\n\nConvert the parameters and gradients; new arrays take their place."},
+    {NULL, NULL, 0, NULL},
+};
+
+#define AT(field) (void *)offsetof(pc_conv_layer, field)
+
+static PyGetSetDef getset[] = {
+    {"in_channels", get_number, NULL, "Channels of the input.", AT(config.in_channels)},
+    {"out_channels", get_number, NULL, "Channels of the output.", AT(config.out_channels)},
+    {"groups", get_number, NULL, "Blocks of channels that do not see each other.", AT(config.groups)},
+    {"kernel_size", get_pair, NULL, "Height and width of the window.", AT(config.window.kernel)},
+    {"stride", get_pair, NULL, "How far the window moves.", AT(config.window.stride)},
+    {"dilation", get_pair, NULL, "Distance of neighbouring taps of the window.", AT(config.window.dilation)},
+    {"output_padding", get_pair, NULL, "Rows and columns added to one side of the output.", AT(config.output_padding)},
+    {"padding", get_padding, NULL, "(ph, pw), ((top, bottom), (left, right)), 'same' or 'valid'.", NULL},
+    {"padding_mode", get_padding_mode, NULL, "zeros, reflect, replicate or circular.", NULL},
+    {"transposed", get_transposed, NULL, "Is this a transposed convolution?", NULL},
+    {"dtype", get_dtype, NULL, "The parameters' type.", NULL},
+    {"weight", pc_conv_get_parameter, pc_conv_set_parameter, "The layer's own array; setting copies into it.",
+     (void *)PC_WEIGHT},
+    {"bias", pc_conv_get_parameter, pc_conv_set_parameter, "The layer's own array, or None for good.",
+     (void *)PC_BIAS},
+    {"weight_grad", pc_conv_get_gradient, pc_conv_set_gradient, "The sum of gradients, or None before the first.",
+     (void *)PC_WEIGHT},
+    {"bias_grad", pc_conv_get_gradient, pc_conv_set_gradient, "The sum of gradients, or None before the first.",
+     (void *)PC_BIAS},
+    {"_weight_requires_grad", pc_conv_get_requires_grad, pc_conv_set_requires_grad,
+     "Does backward compute weight_grad?", (void *)PC_WEIGHT},
+    {"_bias_requires_grad", pc_conv_get_requires_grad, pc_conv_set_requires_grad, "Does backward compute bias_grad?",
+     (void *)PC_BIAS},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+/* ---- types ---- */
+
+static PyType_Slot base_slots[] = {
+    {Py_tp_doc, "What Conv2d and ConvTranspose2d share."},
+    {Py_tp_methods, methods},
+    {Py_tp_getset, getset},
+    {Py_tp_members, pc_layer_members},
+    {Py_tp_call, PyVectorcall_Call},
+    {Py_tp_traverse, traverse},
+    {Py_tp_clear, clear},
+    {Py_tp_dealloc, pc_layer_dealloc},
+    {0, NULL},
+};
+
+static PyType_Spec base_spec = {
+    .name = "pyconv._core._Conv",
+    .basicsize = sizeof(pc_conv_layer),
+    .flags = PC_LAYER_FLAGS | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = base_slots,
+};
+
+PyDoc_STRVAR(conv_doc, "Conv2d(in_channels, out_channels, kernel_size, stride=1, padding=0, dilation=1, groups=1, "
+                       "bias=True, padding_mode='zeros', device=None, dtype=None)\n--\n\n"
+                       "The convolution layer without its Python side; parameters start as zeros.");
+
+static PyType_Slot conv_slots[] = {
+    {Py_tp_doc, (void *)conv_doc},
+    {Py_tp_new, conv_new},
+    {Py_tp_init, conv_init},
+    {Py_tp_members, pc_layer_members},
+    {Py_tp_call, PyVectorcall_Call},
+    {Py_tp_traverse, traverse},
+    {Py_tp_clear, clear},
+    {Py_tp_dealloc, pc_layer_dealloc},
+    {0, NULL},
+};
+
+static PyType_Spec conv_spec = {
+    .name = "pyconv._core.Conv2d",
+    .basicsize = sizeof(pc_conv_layer),
+    .flags = PC_LAYER_FLAGS,
+    .slots = conv_slots,
+};
+
+PyDoc_STRVAR(transpose_doc,
+             "ConvTranspose2d(in_channels, out_channels, kernel_size, stride=1, padding=0, output_padding=0, groups=1, "
+             "bias=True, dilation=1, padding_mode='zeros', device=None, dtype=None)\n--\n\n"
+             "The transposed convolution layer without its Python side; parameters start as zeros.");
+PyDoc_STRVAR(transpose_forward_doc, "forward($self, /, input, output_size=None)\n--\n\n"
+                                    "The layer's output, a new array. In training mode keeps what backward needs.");
+PyDoc_STRVAR(transpose_vjp_doc, "vjp($self, /, input, output_size=None)\n--\n\n"
+                                "(output, pullback): works in any mode and leaves what backward would use alone.");
+
+static PyMethodDef transpose_methods[] = {
+    {"forward", PC_FASTCALL(pc_layer_forward), METH_FASTCALL | METH_KEYWORDS, transpose_forward_doc},
+    {"vjp", PC_FASTCALL(pc_layer_vjp), METH_FASTCALL | METH_KEYWORDS, transpose_vjp_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot transpose_slots[] = {
+    {Py_tp_doc, (void *)transpose_doc},
+    {Py_tp_new, transpose_new},
+    {Py_tp_init, transpose_init},
+    {Py_tp_methods, transpose_methods},
+    {Py_tp_members, pc_layer_members},
+    {Py_tp_call, PyVectorcall_Call},
+    {Py_tp_traverse, traverse},
+    {Py_tp_clear, clear},
+    {Py_tp_dealloc, pc_layer_dealloc},
+    {0, NULL},
+};
+
+static PyType_Spec transpose_spec = {
+    .name = "pyconv._core.ConvTranspose2d",
+    .basicsize = sizeof(pc_conv_layer),
+    .flags = PC_LAYER_FLAGS,
+    .slots = transpose_slots,
+};
+
+int pc_add_convs(PyObject *module, pc_state *state)
+{
+    state->conv = pc_add_type(module, &base_spec, state->layer);
+    if (!state->conv) {
+        return -1;
+    }
+    PyType_Spec *specs[2] = {&conv_spec, &transpose_spec};
+    for (int i = 0; i < 2; i++) {
+        PyTypeObject *type = pc_add_type(module, specs[i], state->conv);
+        if (!type) {
+            return -1;
+        }
+        Py_DECREF(type); /* the module has it */
+    }
+    return 0;
 }

@@ -26,15 +26,20 @@ PyObject *pc_layer_new(PyTypeObject *type, const pc_layer_kind *kind)
     return (PyObject *)layer;
 }
 
-void pc_layer_ready(pc_layer *layer, const char *name)
+void pc_layer_forget(pc_layer *layer)
 {
     PyObject *forgotten = layer->saved.array;
     layer->saved = (pc_saved){.array = NULL};
+    Py_XDECREF(forgotten); /* last: it may run any Python code */
+}
+
+void pc_layer_ready(pc_layer *layer, const char *name)
+{
     layer->training = true;
     layer->ready = true;
     memset(layer->name, 0, sizeof layer->name);
     memcpy(layer->name, name, strnlen(name, sizeof layer->name - 1));
-    Py_XDECREF(forgotten);
+    pc_layer_forget(layer);
 }
 
 bool pc_layer_check(pc_layer *layer)

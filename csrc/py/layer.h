@@ -60,6 +60,8 @@ extern PyMemberDef pc_layer_members[]; /* where vectorcall lies */
 PyObject *pc_layer_new(PyTypeObject *type, const pc_layer_kind *kind);
 /* The last step of every __init__: name it, forget what was saved, and be ready. */
 void pc_layer_ready(pc_layer *layer, const char *name);
+/* Drops what the last forward saved. */
+void pc_layer_forget(pc_layer *layer);
 int pc_layer_traverse(PyObject *self, visitproc visit, void *arg);
 int pc_layer_clear(PyObject *self);
 /* Frees any layer, by its type's clear. */
