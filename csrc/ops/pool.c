@@ -213,6 +213,16 @@ static void backward_band(const pc_pool_pass_args *p, const pc_pool_cut *cut, co
     const pc_dtype dtype = p->call->dtype;
     const pc_kernels *kernels = pc_kernels_for(dtype);
     const int64_t size = (int64_t)pc_dtype_size(dtype);
+    if (slab->y.count == 1 && slab->x.count == 1) { /* global pooling: no sums, so no slab */
+        if (dtype == PC_F32) {
+            divided_row_f32(work, p, plane, slab->y.first, slab->x.first, 1);
+            one_window_f32(p->out, work, g, band, plane, slab->y.first, slab->x.first);
+        } else {
+            divided_row_f64(work, p, plane, slab->y.first, slab->x.first, 1);
+            one_window_f64(p->out, work, g, band, plane, slab->y.first, slab->x.first);
+        }
+        return;
+    }
     memset(work->slab, 0, (size_t)(slab->channel_step * size));
     pc_pool_args row = {.out = work->row,
                         .columns = slab->x.count,

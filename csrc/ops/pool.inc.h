@@ -72,6 +72,21 @@ static void PC_LOCAL(read_back)(void *out, int64_t at, const pc_pool_work *work,
     }
 }
 
+/* The gradient of a band that one window alone touches: work->row[0] inside the window, nothing around it. */
+static void PC_LOCAL(one_window)(void *out, const pc_pool_work *work, const pc_pool_geom *g, const pc_band *band,
+                                 int64_t plane, int64_t oy, int64_t ox)
+{
+    const T value = *(const T *)work->row;
+    const int64_t top = oy * g->sh - g->pt, left = ox * g->sw - g->pl;
+    for (int64_t y = band->y; y < band->y + band->rows; y++) {
+        T *row = (T *)out + (plane * g->ih + y) * g->iw;
+        const bool inside = y >= top && y - top < g->kh;
+        for (int64_t x = band->x; x < band->x + band->columns; x++) {
+            row[x] = inside && x >= left && x - left < g->kw ? value : 0;
+        }
+    }
+}
+
 /* grad_in[index] += grad_out over one plane; false when an index lies outside it. */
 static bool PC_LOCAL(scatter)(const pc_pool_pass_args *p, int64_t plane)
 {
