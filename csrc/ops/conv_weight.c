@@ -157,6 +157,25 @@ static pc_weight_work lay_out(pc_slice *slice, const pc_weight_cut *c, const pc_
 #undef T
 #undef PC_LOCAL
 
+/* Runs the tile; its row p goes to (first chunk) or is added to totals[at + p*step]. */
+static void run_tile(const pc_call *call, const pc_weight_work *work, pc_tile_args *tile, int64_t at, int64_t step,
+                     bool first)
+{
+    const pc_kernels *kernels = pc_kernels_for(call->dtype);
+    const int64_t lanes = tile->columns;
+    char *total = (char *)work->total + at * (int64_t)pc_dtype_size(call->dtype);
+    tile->out = first ? total : work->tile;
+    tile->out_step = first ? step : lanes;
+    kernels->conv_tile(tile);
+    for (int64_t p = 0; !first && p < tile->rows; p++) {
+        if (call->dtype == PC_F32) {
+            add_f32((float *)total + p * step, (float *)work->tile + p * lanes, lanes);
+        } else {
+            add_f64((double *)total + p * step, (double *)work->tile + p * lanes, lanes);
+        }
+    }
+}
+
 static void run_chunk(const pc_weight_pass *pass, const pc_weight_cut *cut, const pc_weight_work *work,
                       const pc_weight_item *item, const pc_chunk *chunk, bool first)
 {
@@ -213,8 +232,6 @@ static void run_chunk(const pc_weight_pass *pass, const pc_weight_cut *cut, cons
     }
 
     pc_tile_args tile = {
-        .out = work->tile,
-        .out_step = cut->lanes,
         .columns = cut->lanes,
         .vec = work->grad,
         .outer = 1,
@@ -226,24 +243,35 @@ static void run_chunk(const pc_weight_pass *pass, const pc_weight_cut *cut, cons
         .scal_col = work->scal_column,
         .scal_step = channel_step,
     };
-    for (int64_t r = 0; r < item->kernel_rows; r++) {
-        for (int64_t t = 0; t < g->kw; t++) {
+    if (item->channels * 2 > kernels->tile_rows || g->kw <= item->channels) {
+        for (int64_t k = 0; k < item->kernel_rows * g->kw; k++) {
+            const int64_t tap = work->tap_row[k / g->kw] + work->tap_column[k % g->kw];
             for (int64_t c = 0; c < item->channels; c += kernels->tile_rows) {
-                const int64_t at = ((r * g->kw + t) * item->channels + c) * cut->lanes;
-                char *total = (char *)work->total + at * size;
                 tile.rows = pc_min(kernels->tile_rows, item->channels - c);
-                tile.scal = source + (work->tap_row[r] + work->tap_column[t] + c * channel_step) * size;
-                if (first) {
-                    tile.out = total;
-                    kernels->conv_tile(&tile);
-                } else {
-                    tile.out = work->tile;
-                    kernels->conv_tile(&tile);
-                    if (dtype == PC_F32) {
-                        add_f32((float *)total, work->tile, tile.rows * cut->lanes);
-                    } else {
-                        add_f64((double *)total, work->tile, tile.rows * cut->lanes);
-                    }
+                tile.scal = source + (tap + c * channel_step) * size;
+                run_tile(pass->call, work, &tile, (k * item->channels + c) * cut->lanes, cut->lanes, first);
+            }
+        }
+        return;
+    }
+    /* Few channels: the tile's rows are taps of one kernel row instead. In the slab those of one phase lie evenly
+     * spaced, but for taps that were moved because they read padding alone: a tile ends there. */
+    const int64_t period = pc_span_of(&cut->x, chunk->x, chunk->columns, false).period;
+    const int64_t *column = work->tap_column;
+    for (int64_t r = 0; r < item->kernel_rows; r++) {
+        for (int64_t phase = 0; phase < pc_min(period, g->kw); phase++) {
+            for (int64_t t = phase, next; t < g->kw; t = next) {
+                tile.rows = 1;
+                tile.scal_step = t + period < g->kw ? column[t + period] - column[t] : 0;
+                for (next = t + period; next < g->kw && tile.rows < kernels->tile_rows &&
+                                        column[next] - column[next - period] == tile.scal_step;
+                     next += period) {
+                    tile.rows++;
+                }
+                for (int64_t c = 0; c < item->channels; c++) {
+                    tile.scal = source + (work->tap_row[r] + column[t] + c * channel_step) * size;
+                    run_tile(pass->call, work, &tile, ((r * g->kw + t) * item->channels + c) * cut->lanes,
+                             period * item->channels * cut->lanes, first);
                 }
             }
         }
