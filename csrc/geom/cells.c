@@ -42,24 +42,19 @@ int64_t pc_pad_source(pc_pad_mode mode, int64_t i, int64_t size)
 
 int64_t pc_avg_pool_count(int64_t size, int64_t o, int64_t kernel, int64_t stride, int64_t pad, bool include_pad)
 {
-    int64_t start, end, limit;
-    if (size < 1 || o < 0 || kernel < 1 || stride < 1 || pad < 0) {
+    int64_t padded, start;
+    if (size < 1 || o < 0 || kernel < 1 || stride < 1 || pad < 0 || pc_add(&padded, size, pad) ||
+        pc_add(&padded, padded, pad)) {
+        return 0; /* no pool is like that */
+    }
+    if (pc_mul(&start, o, stride) || start >= padded) {
         return 0;
     }
-    if (pc_mul(&start, o, stride)) {
-        return 0; /* behind every image that there can be */
-    }
-    start -= pad;
-    if (pc_add(&limit, size, pad)) {
-        limit = INT64_MAX;
-    }
-    if (pc_add(&end, start, kernel)) {
-        end = INT64_MAX;
-    }
-    end = pc_min(end, limit);
+    /* From the left end of the padding, where nothing can overflow: start + kernel might. */
+    int64_t end = kernel < padded - start ? start + kernel : padded;
     if (!include_pad) {
-        start = pc_max(start, 0);
-        end = pc_min(end, size);
+        start = pc_max(start, pad);
+        end = pc_min(end, pad + size);
     }
     return pc_max(end - start, 0);
 }

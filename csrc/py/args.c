@@ -330,6 +330,10 @@ static bool parse_padding_sides(PyObject *items, PyObject *value, const char *wh
 bool pc_parse_symmetric_padding(PyObject *value, const char *who, pc_words words, pc_window *window)
 {
     int64_t pair[2] = {0, 0};
+    if (value && words == PC_WORDS_CONV && PyUnicode_Check(value)) {
+        PyErr_Format(PyExc_ValueError, "%s: padding must be an int or a pair of ints here, got %.100R", who, value);
+        return false;
+    }
     if (!pc_parse_pair(value, who, "padding", words, pair)) {
         return false;
     }

@@ -47,7 +47,7 @@ bool pc_parse_pair(PyObject *value, const char *who, const char *name, pc_words 
 bool pc_parse_pool_stride(PyObject *value, const char *who, const int64_t kernel[2], int64_t stride[2]);
 /* A number, a pair, ((top, bottom), (left, right)) (then *per_side is true), 'same' or 'valid'. */
 bool pc_parse_padding(PyObject *value, const char *who, pc_window *window, bool *per_side);
-/* One number or a pair for both sides of each axis. */
+/* One number or a pair, each for both sides of an axis. */
 bool pc_parse_symmetric_padding(PyObject *value, const char *who, pc_words words, pc_window *window);
 bool pc_parse_padding_mode(PyObject *value, const char *who, pc_pad_mode *mode);
 const char *pc_padding_mode_name(pc_pad_mode mode);

@@ -240,43 +240,67 @@ bool pc_input_open_indices(pc_input *input, PyObject *value, const char *who, co
     return true;
 }
 
-/* Steps in elements; false when one is no whole number of them. An axis of one element may claim any step: 0. */
-static bool read_steps(pc_input *input, npy_intp item)
+/* Can ops/ read it where it lies? An axis of one element may claim any step, so that is never looked at. */
+static bool is_readable(PyArrayObject *array, int number)
 {
-    PyArrayObject *array = AS_ARRAY(input->array);
-    int rank = input->rank;
+    if (!is_native(array, number)) {
+        return false;
+    }
     bool whole = true;
-    input->tensor.data = PyArray_DATA(array);
-    input->tensor.step[0] = 0;
-    for (int i = 0; i < rank; i++) {
-        npy_intp bytes = PyArray_DIM(array, i) > 1 ? PyArray_STRIDE(array, i) : 0;
-        whole &= bytes % item == 0;
-        input->tensor.step[4 - rank + i] = bytes / item;
+    for (int i = 0; i < PyArray_NDIM(array); i++) {
+        whole &= PyArray_DIM(array, i) <= 1 || PyArray_STRIDE(array, i) % PyArray_ITEMSIZE(array) == 0;
     }
     return whole;
 }
 
-static bool settle(pc_input *input, int number, npy_intp item, const char *who, const char *name)
+static bool settle(pc_input *input, int number, const char *who, const char *name)
 {
-    if (is_native(AS_ARRAY(input->array), number) && read_steps(input, item)) {
+    if (is_readable(AS_ARRAY(input->array), number)) {
         return true;
     }
     PyObject *copy = converted(input->array, number, who, name);
-    if (!copy) {
-        return false;
+    if (copy) {
+        Py_SETREF(input->array, copy);
     }
-    Py_SETREF(input->array, copy);
-    return read_steps(input, item);
+    return copy != NULL;
 }
 
 bool pc_input_settle(pc_input *input, pc_dtype dtype, const char *who, const char *name)
 {
-    return settle(input, type_number(dtype), (npy_intp)pc_dtype_size(dtype), who, name);
+    return settle(input, type_number(dtype), who, name);
 }
 
 bool pc_input_settle_indices(pc_input *input, const char *who, const char *name)
 {
-    return settle(input, NPY_INT64, sizeof(int64_t), who, name);
+    return settle(input, NPY_INT64, who, name);
+}
+
+static bool read_tensor(const pc_input *input, int number, const char *who, pc_tensor *tensor)
+{
+    PyArrayObject *array = AS_ARRAY(input->array);
+    int rank = input->rank;
+    bool same = PyArray_NDIM(array) == rank && is_readable(array, number);
+    tensor->data = PyArray_DATA(array);
+    tensor->step[0] = 0;
+    for (int i = 0; same && i < rank; i++) {
+        npy_intp size = PyArray_DIM(array, i);
+        same = size == input->shape[4 - rank + i];
+        tensor->step[4 - rank + i] = size > 1 ? PyArray_STRIDE(array, i) / PyArray_ITEMSIZE(array) : 0;
+    }
+    if (!same) {
+        PyErr_Format(PyExc_RuntimeError, "%s: an array was given another shape or type while the call went on", who);
+    }
+    return same;
+}
+
+bool pc_input_read(const pc_input *input, pc_dtype dtype, const char *who, pc_tensor *tensor)
+{
+    return read_tensor(input, type_number(dtype), who, tensor);
+}
+
+bool pc_input_read_indices(const pc_input *input, const char *who, pc_tensor *tensor)
+{
+    return read_tensor(input, NPY_INT64, who, tensor);
 }
 
 void pc_input_close(pc_input *input) { Py_CLEAR(input->array); }
@@ -341,7 +365,8 @@ enum { PARAMETER_ALIGNMENT = 64 };
 static void free_storage(PyObject *capsule) { PyMem_RawFree(PyCapsule_GetContext(capsule)); }
 
 /* The memory belongs to a capsule, not to the array, so ndarray.resize always refuses: nothing that is done to the
- * array object can take the storage away while somebody computes with it. */
+ * array object can take the storage away while somebody computes with it. Between the two stands one more array: NumPy
+ * lets a read-only array become writeable again only where it finds a writeable one below. */
 PyObject *pc_parameter_new(int rank, const int64_t *shape, pc_dtype dtype, const char *who, const char *name)
 {
     npy_intp sizes[4];
@@ -376,6 +401,7 @@ PyObject *pc_parameter_new(int rank, const int64_t *shape, pc_dtype dtype, const
         Py_DECREF(array);
         return NULL;
     }
+    Py_SETREF(array, PyArray_View(AS_ARRAY(array), NULL, NULL));
     return array;
 }
 
@@ -390,6 +416,17 @@ int64_t pc_array_size(PyObject *array, int axis) { return PyArray_DIM(AS_ARRAY(a
 PyObject *pc_array_shape_object(PyObject *array)
 {
     return PyArray_IntTupleFromIntp(PyArray_NDIM(AS_ARRAY(array)), PyArray_DIMS(AS_ARRAY(array)));
+}
+
+PyObject *pc_array_describe(PyObject *array)
+{
+    PyObject *shape = pc_array_shape_object(array);
+    PyObject *text = shape ? PyUnicode_FromFormat("%s %.100S array of shape %.200S",
+                                                  PyArray_IS_C_CONTIGUOUS(AS_ARRAY(array)) ? "C-contiguous" : "strided",
+                                                  PyArray_DESCR(AS_ARRAY(array)), shape)
+                           : NULL;
+    Py_XDECREF(shape);
+    return text;
 }
 
 bool pc_array_is(PyObject *object, int rank, const int64_t *shape, pc_dtype dtype)

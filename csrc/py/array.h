@@ -35,15 +35,18 @@ typedef struct {
     int rank;         /* as the caller has it; `shape` holds only for 3 and 4 */
     int64_t shape[4]; /* n = 1 in front of three axes */
     pc_dtype natural; /* np.result_type(dtype, float32) */
-    pc_tensor tensor; /* by pc_input_settle */
 } pc_input;
 
-/* Opening looks at the array; settling, once the geometry has agreed, makes the copy that it may need. */
+/* Three steps. Opening looks at the array, and may run any Python code. Settling, once the geometry has agreed, makes
+ * the copy that may be needed. Reading, right before ops/ runs, says where the elements are; it fails when somebody
+ * has reshaped the array since it was opened. */
 bool pc_input_open(pc_input *input, PyObject *value, const char *who, const char *name);
 bool pc_input_settle(pc_input *input, pc_dtype dtype, const char *who, const char *name);
-/* Indices: any integer type that fits int64. `natural` has no meaning then. */
+bool pc_input_read(const pc_input *input, pc_dtype dtype, const char *who, pc_tensor *tensor);
+/* The same for indices: any integer type that fits int64. `natural` has no meaning then. */
 bool pc_input_open_indices(pc_input *input, PyObject *value, const char *who, const char *name);
 bool pc_input_settle_indices(pc_input *input, const char *who, const char *name);
+bool pc_input_read_indices(const pc_input *input, const char *who, pc_tensor *tensor);
 void pc_input_close(pc_input *input);
 /* The input's shape as its owner sees it, for messages: a tuple. */
 PyObject *pc_input_shape(const pc_input *input);
@@ -67,6 +70,7 @@ void *pc_array_data(PyObject *array);
 int pc_array_rank(PyObject *array);
 int64_t pc_array_size(PyObject *array, int axis);
 PyObject *pc_array_shape_object(PyObject *array); /* a tuple */
+PyObject *pc_array_describe(PyObject *array);     /* "C-contiguous float32 array of shape (2, 3)" */
 /* Has it exactly this type and shape, C-contiguous, aligned, in native byte order? */
 bool pc_array_is(PyObject *array, int rank, const int64_t *shape, pc_dtype dtype);
 bool pc_array_writeable(PyObject *array);

@@ -225,16 +225,6 @@ static bool check_transposed_mode(PyObject *value, const char *who)
     return pc_parse_padding_mode(value, who, &mode);
 }
 
-static bool check_transposed_padding(PyObject *value, const char *who)
-{
-    if (value && PyUnicode_Check(value)) {
-        PyErr_Format(PyExc_ValueError, "%s: padding must be numbers; a word such as %.100R is for Conv2d alone", who,
-                     value);
-        return false;
-    }
-    return true;
-}
-
 static int transpose_init(PyObject *object, PyObject *args, PyObject *kwargs)
 {
     static const pc_signature signature = {"ConvTranspose2d",
@@ -255,7 +245,6 @@ static int transpose_init(PyObject *object, PyObject *args, PyObject *kwargs)
         !pc_parse_int(values[1], who, "out_channels", &config.out_channels) ||
         !pc_parse_pair(values[2], who, "kernel_size", PC_WORDS_CONV, window->kernel) ||
         !pc_parse_pair(values[3], who, "stride", PC_WORDS_CONV, window->stride) ||
-        !check_transposed_padding(values[4], who) ||
         !pc_parse_symmetric_padding(values[4], who, PC_WORDS_CONV, window) ||
         !pc_parse_pair(values[5], who, "output_padding", PC_WORDS_CONV, config.output_padding) ||
         !pc_parse_int(values[6], who, "groups", &config.groups) || !pc_parse_truth(values[7], &bias) ||

@@ -116,15 +116,23 @@ bool pc_conv_check_grad(const pc_conv_plan *plan, const char *who, const pc_inpu
 
 typedef struct {
     pc_conv_pass pass;
-    void *out;
-    const pc_tensor *first, *second; /* in the order of the primitive's arguments */
-    const void *weight, *bias;
-} pc_conv_work;
+    PyObject *out;
+    const pc_input *first, *second; /* in the order of the primitive's arguments; the second may be NULL */
+    PyObject *weight, *bias;        /* may be NULL */
+} conv_work;
 
-static bool run(const pc_conv_plan *plan, const char *who, pc_dtype dtype, int threads, const pc_conv_work *work)
+static bool run_conv(const pc_conv_plan *plan, const char *who, pc_dtype dtype, int threads, const conv_work *work)
 {
     pc_run run;
     pc_error error;
+    pc_tensor first, second;
+    if (!pc_input_read(work->first, dtype, who, &first) ||
+        (work->second && !pc_input_read(work->second, dtype, who, &second))) {
+        return false;
+    }
+    void *out = pc_array_data(work->out);
+    const void *weight = work->weight ? pc_array_data(work->weight) : NULL;
+    const void *bias = work->bias ? pc_array_data(work->bias) : NULL;
     pc_status status = pc_conv_begin(&plan->geom, work->pass, dtype, threads, &run.call, &error);
     if (status != PC_OK) {
         return pc_raise(who, status, &error);
@@ -132,13 +140,13 @@ static bool run(const pc_conv_plan *plan, const char *who, pc_dtype dtype, int t
     pc_run_start(&run);
     switch (work->pass) {
     case PC_CONV_FORWARD:
-        pc_conv_forward(&plan->geom, work->out, work->first, work->weight, work->bias, &run.call);
+        pc_conv_forward(&plan->geom, out, &first, weight, bias, &run.call);
         break;
     case PC_CONV_BACKWARD_INPUT:
-        pc_conv_backward_input(&plan->geom, work->out, work->first, work->weight, work->bias, &run.call);
+        pc_conv_backward_input(&plan->geom, out, &first, weight, bias, &run.call);
         break;
     case PC_CONV_BACKWARD_WEIGHT:
-        pc_conv_backward_weight(&plan->geom, work->out, work->first, work->second, &run.call);
+        pc_conv_backward_weight(&plan->geom, out, &first, &second, &run.call);
         break;
     }
     return pc_run_finish(&run);
@@ -155,14 +163,14 @@ PyObject *pc_conv_run_forward(pc_state *state, const pc_conv_plan *plan, const c
     if (!output) {
         return NULL;
     }
-    pc_conv_work work = {
+    conv_work work = {
         .pass = plan->transposed ? PC_CONV_BACKWARD_INPUT : PC_CONV_FORWARD,
-        .out = pc_array_data(output),
-        .first = &input->tensor,
-        .weight = pc_array_data(weight),
-        .bias = bias ? pc_array_data(bias) : NULL,
+        .out = output,
+        .first = input,
+        .weight = weight,
+        .bias = bias,
     };
-    if (!run(plan, who, dtype, threads, &work)) {
+    if (!run_conv(plan, who, dtype, threads, &work)) {
         Py_CLEAR(output);
     }
     return output;
@@ -175,13 +183,13 @@ static PyObject *weight_gradient(const pc_conv_plan *plan, const char *who, pc_d
     if (!gradient) {
         return NULL;
     }
-    pc_conv_work work = {
+    conv_work work = {
         .pass = PC_CONV_BACKWARD_WEIGHT,
-        .out = pc_array_data(gradient),
-        .first = plan->transposed ? &input->tensor : &grad_output->tensor,
-        .second = plan->transposed ? &grad_output->tensor : &input->tensor,
+        .out = gradient,
+        .first = plan->transposed ? input : grad_output,
+        .second = plan->transposed ? grad_output : input,
     };
-    if (!run(plan, who, dtype, threads, &work)) {
+    if (!run_conv(plan, who, dtype, threads, &work)) {
         Py_CLEAR(gradient);
     }
     return gradient;
@@ -196,15 +204,19 @@ static PyObject *bias_gradient(const pc_conv_plan *plan, const char *who, pc_dty
     }
     pc_run run;
     pc_error error;
-    pc_status status = pc_channel_sum_begin(plan->out_shape, dtype, threads, &run.call, &error);
-    if (status != PC_OK) {
-        pc_raise(who, status, &error);
-        Py_DECREF(gradient);
-        return NULL;
+    pc_tensor tensor;
+    pc_status status;
+    bool good = pc_input_read(grad_output, dtype, who, &tensor);
+    if (good && (status = pc_channel_sum_begin(plan->out_shape, dtype, threads, &run.call, &error)) != PC_OK) {
+        good = pc_raise(who, status, &error);
     }
-    pc_run_start(&run);
-    pc_channel_sum(plan->out_shape, pc_array_data(gradient), &grad_output->tensor, &run.call);
-    if (!pc_run_finish(&run)) {
+    if (good) {
+        void *sums = pc_array_data(gradient);
+        pc_run_start(&run);
+        pc_channel_sum(plan->out_shape, sums, &tensor, &run.call);
+        good = pc_run_finish(&run);
+    }
+    if (!good) {
         Py_CLEAR(gradient);
     }
     return gradient;
@@ -217,13 +229,13 @@ static PyObject *input_gradient(const pc_conv_plan *plan, const char *who, pc_dt
     if (!gradient) {
         return NULL;
     }
-    pc_conv_work work = {
+    conv_work work = {
         .pass = plan->transposed ? PC_CONV_FORWARD : PC_CONV_BACKWARD_INPUT,
-        .out = pc_array_data(gradient),
-        .first = &grad_output->tensor,
-        .weight = pc_array_data(weight),
+        .out = gradient,
+        .first = grad_output,
+        .weight = weight,
     };
-    if (!run(plan, who, dtype, threads, &work)) {
+    if (!run_conv(plan, who, dtype, threads, &work)) {
         Py_CLEAR(gradient);
     }
     return gradient;

@@ -54,11 +54,10 @@ static bool check_array(const pc_conv_layer *self, PyObject *array, int which, c
     if (pc_array_is(array, wanted.rank, wanted.shape, self->dtype)) {
         return true;
     }
-    PyObject *expected = form_object(&wanted), *got = pc_array_shape_object(array);
+    PyObject *expected = form_object(&wanted), *got = pc_array_describe(array);
     if (expected && got) {
         PyErr_Format(PyExc_RuntimeError,
-                     "%s: %s was changed in place: expected a C-contiguous %s array of shape %S, got shape %.200S and "
-                     "its dtype or memory order",
+                     "%s: %s was changed in place: expected a C-contiguous %s array of shape %S, got a %S",
                      self->layer.name, name, pc_dtype_name(self->dtype), expected, got);
     }
     Py_XDECREF(expected);

@@ -129,11 +129,12 @@ PyObject *pc_max_pool_run_forward(pc_state *state, const pc_pool_plan *plan, con
 {
     PyObject *output = pc_array_new(plan->rank, plan->out_shape, dtype, who, "the output");
     PyObject *places = output && indices ? pc_array_new_indices(plan->rank, plan->out_shape, who) : NULL;
-    bool good = output && (places || !indices);
     pc_run run;
-    if (good && (good = begin(state, plan, PC_MAX_FORWARD, who, dtype, &run))) {
-        pc_max_pool_forward(&plan->geom, pc_array_data(output), places ? pc_array_data(places) : NULL, &input->tensor,
-                            &run.call);
+    pc_tensor in;
+    bool good = output && (places || !indices) && pc_input_read(input, dtype, who, &in) &&
+                begin(state, plan, PC_MAX_FORWARD, who, dtype, &run);
+    if (good) {
+        pc_max_pool_forward(&plan->geom, pc_array_data(output), places ? pc_array_data(places) : NULL, &in, &run.call);
         good = pc_run_finish(&run);
     }
     if (!good) {
@@ -150,11 +151,13 @@ PyObject *pc_avg_pool_run_forward(pc_state *state, const pc_pool_plan *plan, con
                                   const char *who, pc_dtype dtype, const pc_input *input)
 {
     PyObject *output = pc_array_new(plan->rank, plan->out_shape, dtype, who, "the output");
-    bool good = output != NULL;
     pc_run run;
-    if (good && (good = begin(state, plan, PC_AVG_FORWARD, who, dtype, &run))) {
-        pc_avg_pool_forward(&plan->geom, pc_array_data(output), &input->tensor, config->count_include_pad,
-                            config->divisor, &run.call);
+    pc_tensor in;
+    bool good = output && pc_input_read(input, dtype, who, &in) &&
+                begin(state, plan, PC_AVG_FORWARD, who, dtype, &run);
+    if (good) {
+        pc_avg_pool_forward(&plan->geom, pc_array_data(output), &in, config->count_include_pad, config->divisor,
+                            &run.call);
         good = pc_run_finish(&run);
     }
     if (!good) {
@@ -167,11 +170,12 @@ PyObject *pc_max_pool_run_backward(pc_state *state, const pc_pool_plan *plan, co
                                    const pc_input *grad_output, const pc_input *indices)
 {
     PyObject *gradient = pc_array_new(plan->rank, plan->in_shape, dtype, who, "the input's gradient");
-    bool good = gradient != NULL;
     pc_run run;
-    if (good && (good = begin(state, plan, PC_MAX_BACKWARD, who, dtype, &run))) {
-        bool in_range = pc_max_pool_backward(&plan->geom, pc_array_data(gradient), &grad_output->tensor,
-                                             &indices->tensor, &run.call);
+    pc_tensor grad, places;
+    bool good = gradient && pc_input_read(grad_output, dtype, who, &grad) &&
+                pc_input_read_indices(indices, who, &places) && begin(state, plan, PC_MAX_BACKWARD, who, dtype, &run);
+    if (good) {
+        bool in_range = pc_max_pool_backward(&plan->geom, pc_array_data(gradient), &grad, &places, &run.call);
         good = pc_run_finish(&run);
         if (good && !in_range) {
             PyErr_Format(PyExc_ValueError, "%s: indices must be -1 or lie in a plane of %lld x %lld elements", who,
@@ -189,11 +193,13 @@ PyObject *pc_avg_pool_run_backward(pc_state *state, const pc_pool_plan *plan, co
                                    const char *who, pc_dtype dtype, const pc_input *grad_output)
 {
     PyObject *gradient = pc_array_new(plan->rank, plan->in_shape, dtype, who, "the input's gradient");
-    bool good = gradient != NULL;
     pc_run run;
-    if (good && (good = begin(state, plan, PC_AVG_BACKWARD, who, dtype, &run))) {
-        pc_avg_pool_backward(&plan->geom, pc_array_data(gradient), &grad_output->tensor, config->count_include_pad,
-                             config->divisor, &run.call);
+    pc_tensor grad;
+    bool good = gradient && pc_input_read(grad_output, dtype, who, &grad) &&
+                begin(state, plan, PC_AVG_BACKWARD, who, dtype, &run);
+    if (good) {
+        pc_avg_pool_backward(&plan->geom, pc_array_data(gradient), &grad, config->count_include_pad, config->divisor,
+                             &run.call);
         good = pc_run_finish(&run);
     }
     if (!good) {

@@ -1,0 +1,80 @@
+"""Convolution and pooling layers with torch.nn's interface, forward and backward, on NumPy arrays.
+
+>>> import numpy as np
+>>> import pyconv
+>>> conv = pyconv.Conv2d(3, 16, 3, padding=1)
+>>> y = conv(np.zeros((1, 3, 28, 28)))
+>>> y.shape
+(1, 16, 28, 28)
+>>> conv.backward(np.ones_like(y)).shape
+(1, 3, 28, 28)
+>>> conv.weight_grad.shape
+(16, 3, 3, 3)
+
+The layers are in this namespace; :mod:`pyconv.functional` has the operators as functions with
+explicit gradients, :mod:`pyconv.optim` the optimizers, :mod:`pyconv.reference` a slow NumPy twin of
+each operator, and :mod:`pyconv.testing` the check of a gradient of your own.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from pyconv import functional
+from pyconv._core import release_workspace
+from pyconv._random import manual_seed
+from pyconv._threads import get_num_threads, num_threads, set_num_threads
+from pyconv.dense import Flatten, Linear, ReLU
+from pyconv.layers import AvgPool2d, Conv2d, ConvTranspose2d, MaxPool2d
+from pyconv.losses import CrossEntropyLoss, MSELoss
+from pyconv.module import Module
+from pyconv.parameter import Parameter
+from pyconv.sequential import Sequential
+
+if TYPE_CHECKING:
+    from pyconv import optim, reference, testing
+    from pyconv._config import show_config
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AvgPool2d",
+    "Conv2d",
+    "ConvTranspose2d",
+    "CrossEntropyLoss",
+    "Flatten",
+    "Linear",
+    "MSELoss",
+    "MaxPool2d",
+    "Module",
+    "Parameter",
+    "ReLU",
+    "Sequential",
+    "__version__",
+    "functional",
+    "get_num_threads",
+    "manual_seed",
+    "num_threads",
+    "optim",
+    "reference",
+    "release_workspace",
+    "set_num_threads",
+    "show_config",
+    "testing",
+]
+
+# Imported when first asked for, so that `import pyconv` stays cheap.
+_LAZY = {"optim": "", "reference": "", "testing": "", "show_config": "_config"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'pyconv' has no attribute '{name}'")
+    from importlib import import_module
+
+    module = import_module(f"pyconv.{_LAZY[name] or name}")
+    value = getattr(module, name) if _LAZY[name] else module
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,314 @@
+"""The C rooms below Python as a shared library, and the scalar oracle beside it, through ctypes.
+
+The library is built from the same list of files and with the same flags as the extension (setup.py
+has both), but for the visibility of symbols: the extension shows one, a test needs them all. It is
+linked without Python, which is a test of its own: a room that called Python would not link.
+"""
+
+import ctypes
+import functools
+import importlib.util
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from guarded import in_fork
+
+ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).resolve().parent
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+DTYPES = {"f32": np.dtype(np.float32), "f64": np.dtype(np.float64)}
+TAP_DTYPES = {"f32": np.dtype(np.int32), "f64": np.dtype(np.int64)}
+
+# ---- the structs of kernels.h ----
+
+i64, pointer = ctypes.c_int64, ctypes.c_void_p
+
+
+class TileArgs(ctypes.Structure):
+    """Mirror of pc_tile_args."""
+
+    _fields_ = (
+        ("out", pointer),
+        ("out_step", i64),
+        ("rows", i64),
+        ("columns", i64),
+        ("init", pointer),
+        ("init_step", i64),
+        ("accumulate", ctypes.c_bool),
+        ("vec", pointer),
+        ("scal", pointer),
+        ("outer", i64),
+        ("vec_outer", i64),
+        ("scal_outer", i64),
+        ("row_count", i64),
+        ("col_count", i64),
+        ("vec_row", pointer),
+        ("vec_col", pointer),
+        ("scal_row", pointer),
+        ("scal_col", pointer),
+        ("scal_step", i64),
+    )
+
+
+class PoolArgs(ctypes.Structure):
+    """Mirror of pc_pool_args."""
+
+    _fields_ = (
+        ("out", pointer),
+        ("src", pointer),
+        ("taps", pointer),
+        ("divisor", pointer),
+        ("columns", i64),
+        ("row_count", i64),
+        ("col_count", i64),
+        ("row", pointer),
+        ("col", pointer),
+        ("tap_row", pointer),
+    )
+
+
+@functools.cache
+def listed_kernels() -> tuple[str, ...]:
+    """Return the names in kernels.def."""
+    text = (ROOT / "csrc" / "kernels" / "kernels.def").read_text(encoding="utf-8")
+    code = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL)
+    return tuple(re.findall(r"^\s*PC_KERNEL\(\s*(\w+)", code, flags=re.MULTILINE))
+
+
+class Kernels(ctypes.Structure):
+    """Mirror of pc_kernels: the sizes, then one address per line of kernels.def."""
+
+    _fields_ = (
+        ("lanes", i64),
+        ("tile_rows", i64),
+        ("tile_columns", i64),
+        *[(name, pointer) for name in listed_kernels()],
+    )
+
+
+class Isa(ctypes.Structure):
+    """Mirror of pc_isa."""
+
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("fma", ctypes.c_bool),
+        ("f32", Kernels),
+        ("f64", Kernels),
+    )
+
+
+class Table:
+    """One ISA's kernels for one dtype."""
+
+    def __init__(self, isa: Isa, name: str) -> None:
+        self.isa = isa.name.decode()
+        self.fma = bool(isa.fma)
+        self.name = name
+        self.dtype = DTYPES[name]
+        self.tap_dtype = TAP_DTYPES[name]
+        self.kernels: Kernels = getattr(isa, name)
+        self.lanes = int(self.kernels.lanes)
+        self.tile_rows = int(self.kernels.tile_rows)
+        self.tile_columns = int(self.kernels.tile_columns)
+
+    def call(self, kernel: str, args: ctypes.Structure) -> None:
+        """Run a kernel."""
+        function = ctypes.CFUNCTYPE(None, pointer)(getattr(self.kernels, kernel))
+        function(ctypes.addressof(args))
+
+    def whole(self, columns: int) -> int:
+        """Return `columns` rounded up to whole vectors."""
+        return -(-columns // self.lanes) * self.lanes
+
+
+class Library:
+    """The rooms below Python, loaded."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.c = ctypes.CDLL(str(path))
+        self.c.pc_isa_compiled.restype = ctypes.POINTER(ctypes.POINTER(Isa))
+        self.c.pc_isa_chosen.restype = ctypes.POINTER(Isa)
+        self.c.pc_isa_usable.restype = ctypes.c_bool
+        self.c.pc_isa_choose.restype = ctypes.c_bool
+        self.c.pc_isa_choose.argtypes = (ctypes.c_char_p,)
+        self.c.pc_scratch_take.restype = pointer
+        self.c.pc_scratch_take.argtypes = (ctypes.c_size_t,)
+        self.c.pc_scratch_give.argtypes = (pointer,)
+
+    def isas(self) -> dict[str, Isa]:
+        """Return the compiled-in tables by name, in their order."""
+        found, tables = {}, self.c.pc_isa_compiled()
+        for table in tables:  # ends at NULL, as the array does
+            if not table:
+                break
+            found[table.contents.name.decode()] = table.contents
+        return found
+
+    def usable(self, isa: Isa) -> bool:
+        """Tell whether this machine can run a table."""
+        return bool(self.c.pc_isa_usable(ctypes.byref(isa)))
+
+    def table(self, isa: str, dtype: str) -> Table:
+        """Return the kernels of an ISA, or skip the test on a machine without it."""
+        found = self.isas()[isa]
+        if not self.usable(found):
+            pytest.skip(f"this machine has no {isa}")
+        return Table(found, dtype)
+
+    def tables(self, dtype: str) -> list[Table]:
+        """Return the kernels of every ISA that this machine can run."""
+        return [Table(isa, dtype) for isa in self.isas().values() if self.usable(isa)]
+
+
+# ---- building ----
+
+
+@functools.cache
+def build_tables() -> ModuleType:
+    """Return setup.py as a module: it guards its setup() and offers its tables."""
+    spec = importlib.util.spec_from_file_location("pyconv_setup", ROOT / "setup.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def isa_names() -> list[str]:
+    """Return the ISAs that are compiled for this kind of machine."""
+    return list(build_tables().isas_for(platform.machine()))
+
+
+@functools.cache
+def compiler() -> list[str]:
+    """Return the command of the C compiler; without one the test is skipped."""
+    wanted = [os.environ["CC"]] if os.environ.get("CC") else ["cc", "gcc", "clang"]
+    for command in map(shlex.split, wanted):
+        if command and shutil.which(command[0]):
+            return command
+    pytest.skip("no C compiler")
+
+
+@functools.cache
+def _folder() -> "tempfile.TemporaryDirectory[str]":
+    """Return a folder that lives as long as this process."""
+    return tempfile.TemporaryDirectory(prefix="pyconv-kernels-")
+
+
+def _compile(*arguments: object) -> None:
+    """Run the compiler and fail with what it says."""
+    command = [*compiler(), *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode != 0:
+        pytest.fail(f"{shlex.join(command)}\n{done.stderr}")
+
+
+@functools.cache
+def build_library() -> Path:
+    """Compile and link the rooms below Python."""
+    folder = Path(_folder().name)
+
+    def build_unit(unit: Any) -> Path:
+        made = folder / f"{unit.source.parent.name}-{unit.source.stem}.o"
+        _compile("-fPIC", *unit.flags, "-fvisibility=default", "-c", unit.source, "-o", made)
+        return made
+
+    compiler()  # here, so that the skip is not raised in a thread
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = list(pool.map(build_unit, build_tables().core_units()))
+    made = folder / "libpyconv.so"
+    sanitizers = os.environ.get("PYCONV_SANITIZE")
+    strict = [f"-fsanitize={sanitizers}"] if sanitizers else ["-Wl,-z,defs"]
+    _compile("-shared", "-o", made, *objects, *strict, "-pthread", "-lm")
+    return made
+
+
+@functools.cache
+def build_oracle() -> Path:
+    """Compile and link the scalar oracle. Nothing in it may be fused that does not say so."""
+    made = Path(_folder().name) / "liboracle.so"
+    flags = ["-std=gnu11", "-O2", "-ffp-contract=off", "-fPIC", "-Icsrc", "-Wall", "-Wextra"]
+    _compile(*flags, "-shared", "-o", made, HERE / "oracle.c", "-pthread", "-lm")
+    return made
+
+
+@functools.cache
+def load_library() -> Library:
+    """Return the rooms below Python, built on first use."""
+    return Library(build_library())
+
+
+@functools.cache
+def load_oracle() -> ctypes.CDLL:
+    """Return the oracle, built on first use."""
+    return declare_oracle(ctypes.CDLL(str(build_oracle())))
+
+
+def declare_oracle(oracle: ctypes.CDLL) -> ctypes.CDLL:
+    """Tell ctypes the types of what does not return an int."""
+    oracle.oracle_layout.restype = i64
+    oracle.oracle_layout.argtypes = (ctypes.c_char_p,)
+    oracle.oracle_fp_state.restype = i64
+    oracle.oracle_fp_mischief.restype = i64
+    oracle.oracle_pool_run.restype = i64
+    oracle.oracle_pool_run.argtypes = (pointer, i64)
+    oracle.oracle_pool_entered.argtypes = (pointer,)
+    oracle.oracle_pool_let_go.argtypes = (pointer,)
+    oracle.oracle_pool_hammer.restype = i64
+    oracle.oracle_pool_hammer.argtypes = (pointer, i64, ctypes.c_int)
+    return oracle
+
+
+# ---- what the tests share ----
+
+
+def covers(kernel: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Run a test of `kernel` once per ISA and dtype, with the fixture `table`, each in a fork."""
+    cases = [(isa, dtype) for isa in isa_names() for dtype in DTYPES]
+    names = [f"{kernel}-{dtype}-{isa}" for isa, dtype in cases]
+    mark = pytest.mark.parametrize("table", cases, ids=names, indirect=True)
+    return lambda test: mark(in_fork(test))
+
+
+def same_bits(got: Array, expected: Array) -> bool:
+    """Tell whether two arrays are the same bytes, but for what a NaN carries."""
+    if got.shape != expected.shape or got.dtype != expected.dtype:
+        return False
+    bits = np.dtype(f"u{got.dtype.itemsize}")
+    nans = np.isnan(got) & np.isnan(expected)
+    same = np.ascontiguousarray(got).view(bits) == np.ascontiguousarray(expected).view(bits)
+    return bool(np.all(same | nans))
+
+
+def numbers(rng: np.random.Generator, count: int, dtype: Any, *, special: bool = False) -> Array:
+    """Return arbitrary numbers of many sizes, some of them subnormal or zeros of either sign.
+
+    With `special` infinities, NaNs and the largest numbers as well.
+    """
+    limits = np.finfo(dtype)
+    values = rng.standard_normal(count) * np.exp2(rng.integers(-12, 13, count))
+    rare: list[Any] = [0.0, -0.0, limits.smallest_subnormal * 12345, -limits.smallest_subnormal]
+    if special:
+        rare += [np.inf, -np.inf, np.nan, limits.max, -limits.max]
+    chosen = rng.random(count) < 0.15
+    values[chosen] = rng.choice(np.array(rare, np.float64), int(chosen.sum()))
+    return values.astype(dtype)
+
+
+def address(array: Array | None, element: int = 0) -> int | None:
+    """Return where an element of a contiguous array lives; it may lie outside the array."""
+    return None if array is None else array.ctypes.data + element * array.itemsize

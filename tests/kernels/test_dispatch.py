@@ -1,0 +1,109 @@
+"""The table of kernels: complete, mirrored rightly by these tests, chosen as dispatch.h says."""
+
+import ctypes
+import re
+from pathlib import Path
+
+import pytest
+from kernels import library as lib
+
+
+def test_every_kernel_has_a_test() -> None:
+    """Each line of kernels.def has a test in this folder, each test a kernel that is there."""
+    texts = [path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py")]
+    covered = set(re.findall(r"^@covers\(\"(\w+)\"\)", "\n".join(texts), flags=re.MULTILINE))
+    assert lib.listed_kernels()
+    assert covered == set(lib.listed_kernels())
+
+
+def test_structs_are_mirrored(oracle: ctypes.CDLL) -> None:
+    """The ctypes structures lie in memory as the compiler lays them out."""
+    mirrors = {
+        "pc_tile_args": lib.TileArgs,
+        "pc_pool_args": lib.PoolArgs,
+        "pc_kernels": lib.Kernels,
+        "pc_isa": lib.Isa,
+    }
+    for name, mirror in mirrors.items():
+        assert oracle.oracle_layout(name.encode()) == ctypes.sizeof(mirror), name
+    for struct, field in [
+        ("pc_tile_args", "accumulate"),
+        ("pc_tile_args", "vec"),
+        ("pc_tile_args", "vec_row"),
+        ("pc_tile_args", "scal_step"),
+        ("pc_pool_args", "divisor"),
+        ("pc_pool_args", "tap_row"),
+        ("pc_isa", "f64"),
+    ]:
+        place = getattr(mirrors[struct], field).offset
+        assert oracle.oracle_layout(f"{struct}.{field}".encode()) == place, field
+
+
+def test_tables_are_those_of_the_build(library: lib.Library) -> None:
+    """One table per instruction set of setup.py, in its order; the first runs everywhere."""
+    isas = library.isas()
+    assert list(isas) == lib.isa_names()
+    assert library.usable(isas["baseline"])
+    for name, isa in isas.items():
+        assert isa.fma == (name != "baseline")
+
+
+def test_tables_are_complete(library: lib.Library) -> None:
+    """Every entry is filled, no two share a function, and the sizes fit together."""
+    seen = set()
+    for isa in library.isas().values():
+        for kernels in (isa.f32, isa.f64):
+            assert kernels.lanes > 0
+            assert kernels.tile_rows > 0
+            assert kernels.tile_columns % kernels.lanes == 0
+            for name in lib.listed_kernels():
+                address = getattr(kernels, name)
+                assert address, name
+                assert address not in seen, name
+                seen.add(address)
+        assert isa.f32.lanes == 2 * isa.f64.lanes
+
+
+@pytest.fixture
+def choose(library: lib.Library):
+    """Return a function that chooses and tells what was chosen; in the end it is free again."""
+
+    def chosen(cap: bytes | None) -> str:
+        assert library.c.pc_isa_choose(cap)
+        return library.c.pc_isa_chosen().contents.name.decode()
+
+    yield chosen
+    library.c.pc_isa_choose(None)
+
+
+def test_no_cap_takes_the_best(choose, library: lib.Library) -> None:
+    """Without a cap, and with an empty one, the strongest table that this machine can run."""
+    usable = [name for name, isa in library.isas().items() if library.usable(isa)]
+    assert choose(None) == usable[-1]
+    choose(b"baseline")
+    assert choose(b"") == usable[-1]
+
+
+def test_a_cap_holds_whatever_was_chosen_before(choose, library: lib.Library) -> None:
+    """Each cap gives its own table where the machine has it, and never a stronger one."""
+    usable = []
+    for name, isa in library.isas().items():
+        if library.usable(isa):
+            usable.append(name)
+        assert choose(name.encode()) == usable[-1]
+    for name in reversed(usable):
+        assert choose(name.encode()) == name
+
+
+def test_a_cap_of_another_architecture_leaves_the_baseline_or_less(choose) -> None:
+    """The names of all architectures are known everywhere."""
+    for name in (b"baseline", b"avx2", b"avx512", b"neon"):
+        assert choose(name)
+
+
+def test_an_unknown_cap_changes_nothing(choose, library: lib.Library) -> None:
+    """A name that is none of the list is refused, and the choice stays."""
+    before = choose(b"baseline")
+    for name in (b"sse9", b"AVX2", b"avx", b"avx512 "):
+        assert not library.c.pc_isa_choose(name)
+        assert library.c.pc_isa_chosen().contents.name.decode() == before
