@@ -19,12 +19,13 @@ int pc_settle(int threads, double work, double grain)
     return threads < 1 ? 1 : threads;
 }
 
-pc_status pc_begin(pc_call *call, pc_dtype dtype, int threads, double work, int64_t bytes, pc_error *error)
+pc_status pc_begin(pc_call *call, pc_dtype dtype, int threads, double work, int64_t bytes, int64_t shared,
+                   pc_error *error)
 {
     int64_t total;
     /* An odd number of lines apart, so that slices do not fall on the same cache sets. */
     int64_t step = (pc_ceil_div(bytes, LINE) | 1) * LINE;
-    if (bytes < 0 || pc_mul(&total, step, threads)) {
+    if (bytes < 0 || shared < 0 || pc_mul(&total, step, threads) || pc_add(&total, total, shared)) {
         return pc_fail(error, PC_MEMORY_ERROR, "the workspace would not fit into memory");
     }
     void *scratch = pc_scratch_take((size_t)total);
@@ -35,6 +36,7 @@ pc_status pc_begin(pc_call *call, pc_dtype dtype, int threads, double work, int6
     call->threads = threads;
     call->scratch = scratch;
     call->scratch_step = (size_t)step;
+    call->shared = call->scratch + step * threads;
     call->work = work;
     call->stop = (pc_stop){NULL, NULL};
     call->caller = &me;

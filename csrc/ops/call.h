@@ -7,8 +7,9 @@
 /* At most `threads`, at most one per `grain` of `work`, at least one. */
 int pc_settle(int threads, double work, double grain);
 
-/* Takes a slice of `bytes` for each of the (settled) threads. */
-pc_status pc_begin(pc_call *call, pc_dtype dtype, int threads, double work, int64_t bytes, pc_error *error);
+/* Takes a slice of `bytes` for each of the (settled) threads, and `shared` bytes for all of them. */
+pc_status pc_begin(pc_call *call, pc_dtype dtype, int threads, double work, int64_t bytes, int64_t shared,
+                   pc_error *error);
 
 /* pc_conv_begin for the weight gradient, which is a file of its own. */
 pc_status pc_conv_begin_weight(const pc_conv_geom *geom, pc_dtype dtype, int threads, pc_call *call, pc_error *error);

@@ -25,6 +25,7 @@
  * taps that read only padding are left out. In the input gradient there are no taps outside grad_out. Finite weights
  * may meet zeros there instead; weights that are not finite get bands within which every tap is wholly inside or
  * wholly outside (`exact`), and the outside ones are left out. */
+#include "base/checked.h"
 #include "base/pool.h"
 #include "isa/dispatch.h"
 #include "ops/call.h"
@@ -32,6 +33,7 @@
 
 enum {
     GRAIN = 1 << 20, /* multiply-adds below which a second thread costs more than it brings */
+    PADDED_BYTES = 1 << 20, /* of a padded gradient, unless a single channel is larger */
     WIDE_PADDING = 4 /* from here on a forward pass asks whether taps in padding may be left out */
 };
 
@@ -247,7 +249,7 @@ static void fill_lists(pc_item *b)
 /* Items are counted through all sweeps; thread `index` takes every count-th. */
 static void run_sweep(const pc_pass *pass, const pc_sweep *s, int index, int count, int64_t *item)
 {
-    if (s->y.count == 0 || s->x.count == 0 || pass->rows == 0) {
+    if (pass->geom->n == 0 || s->y.count == 0 || s->x.count == 0) {
         return;
     }
     const pc_dtype dtype = pass->call->dtype;
@@ -378,15 +380,11 @@ static bool all_finite(const void *weight, int64_t count, pc_dtype dtype)
     return true;
 }
 
-static pc_status begin_sweeps(const pc_conv_geom *geom, bool forward, pc_dtype dtype, int threads, pc_call *call,
-                              pc_error *error)
+/* Bytes of one thread's workspace, for sweeps with `rows` outputs and `depth` sources. Negative: too large. */
+static int64_t workspace_bytes(const pc_conv_geom *geom, bool forward, int64_t rows, int64_t depth, pc_dtype dtype,
+                               int threads)
 {
     const pc_kernels *kernels = pc_kernels_for(dtype);
-    const double outputs = (double)geom->n * (double)geom->oc * (double)geom->oh * (double)geom->ow;
-    const double work = outputs * (double)(geom->ic / geom->g) * (double)geom->kh * (double)geom->kw;
-    threads = pc_settle(threads, work, GRAIN);
-    const int64_t depth = (forward ? geom->ic : geom->oc) / geom->g;
-    const int64_t rows = (forward ? geom->oc : geom->ic) / geom->g;
     int64_t bytes = 0;
     for (int64_t i = 0; geom->n > 0 && i < pc_sweep_count(geom, forward); i++) {
         const pc_sweep s = pc_sweep_at(geom, forward, i);
@@ -400,7 +398,28 @@ static pc_status begin_sweeps(const pc_conv_geom *geom, bool forward, pc_dtype d
             bytes = slice.used < 0 || bytes < 0 ? -1 : pc_max(bytes, slice.used);
         }
     }
-    return pc_begin(call, dtype, threads, work, bytes, error);
+    return bytes;
+}
+
+/* The input gradient under a padding that repeats the input is taken in two steps: that of the padded input, without
+ * padding, and then every padded cell is added to the one it was read from. A block of channels of one sample at a
+ * time, so the padded gradient stays small: its geometry, with as many input channels as a block has. */
+static pc_conv_geom padded_block(const pc_conv_geom *geom, pc_dtype dtype)
+{
+    pc_conv_geom block = *geom;
+    block.n = 1;
+    block.g = 1;
+    block.oc = geom->oc / geom->g;
+    block.ih = geom->ih + geom->pt + geom->pb;
+    block.iw = geom->iw + geom->pl + geom->pr;
+    block.pt = block.pb = block.pl = block.pr = 0;
+    block.pad_mode = PC_PAD_ZEROS;
+    int64_t plane;
+    if (pc_mul(&plane, block.ih, block.iw) || pc_mul(&plane, plane, (int64_t)pc_dtype_size(dtype))) {
+        plane = INT64_MAX; /* one channel is too much already, which pc_conv_begin finds out */
+    }
+    block.ic = pc_max(1, pc_min(geom->ic / geom->g, PADDED_BYTES / plane));
+    return block;
 }
 
 pc_status pc_conv_begin(const pc_conv_geom *geom, pc_conv_pass pass, pc_dtype dtype, int threads, pc_call *call,
@@ -409,7 +428,22 @@ pc_status pc_conv_begin(const pc_conv_geom *geom, pc_conv_pass pass, pc_dtype dt
     if (pass == PC_CONV_BACKWARD_WEIGHT) {
         return pc_conv_begin_weight(geom, dtype, threads, call, error);
     }
-    return begin_sweeps(geom, pass == PC_CONV_FORWARD, dtype, threads, call, error);
+    const double outputs = (double)geom->n * (double)geom->oc * (double)geom->oh * (double)geom->ow;
+    const double work = outputs * (double)(geom->ic / geom->g) * (double)geom->kh * (double)geom->kw;
+    threads = pc_settle(threads, work, GRAIN);
+    const bool forward = pass == PC_CONV_FORWARD;
+    int64_t rows = (forward ? geom->oc : geom->ic) / geom->g, depth = (forward ? geom->ic : geom->oc) / geom->g;
+    int64_t shared = 0;
+    pc_conv_geom swept = *geom;
+    if (!forward && geom->pad_mode != PC_PAD_ZEROS) {
+        swept = padded_block(geom, dtype);
+        rows = swept.ic;
+        if (pc_mul(&shared, swept.ih, swept.iw) || pc_mul(&shared, shared, rows * (int64_t)pc_dtype_size(dtype))) {
+            shared = -1;
+        }
+    }
+    return pc_begin(call, dtype, threads, work, workspace_bytes(&swept, forward, rows, depth, dtype, threads), shared,
+                    error);
 }
 
 void pc_conv_forward(const pc_conv_geom *geom, void *out, const pc_tensor *in, const void *weight, const void *bias,
@@ -435,28 +469,100 @@ void pc_conv_forward(const pc_conv_geom *geom, void *out, const pc_tensor *in, c
     pc_pool_run(call->threads, run_thread, &pass);
 }
 
-void pc_conv_backward_input(const pc_conv_geom *geom, void *grad_in, const pc_tensor *grad_out, const void *weight,
-                            const void *bias, pc_call *call)
+/* The weight's channels lie c_step apart: geom->ic of them may be a block of more. */
+static void backward_input(const pc_conv_geom *geom, void *grad_in, const pc_tensor *grad_out, const void *weight,
+                           int64_t c_step, const void *bias, pc_call *call)
 {
     pc_pass pass = {.geom = geom,
-                 .source = grad_out,
-                 .weight = weight,
-                 .init = bias,
-                 .out = grad_in,
-                 .call = call,
-                 .kernels = pc_kernels_for(call->dtype),
-                 .skip = true,
-                 .rows = geom->ic / geom->g,
-                 .depth = geom->oc / geom->g,
-                 .out_h = geom->ih,
-                 .out_w = geom->iw,
-                 .p_step = geom->kh * geom->kw};
-    pass.c_step = pass.rows * pass.p_step;
+                    .source = grad_out,
+                    .weight = weight,
+                    .init = bias,
+                    .out = grad_in,
+                    .call = call,
+                    .kernels = pc_kernels_for(call->dtype),
+                    .skip = true,
+                    .rows = geom->ic / geom->g,
+                    .depth = geom->oc / geom->g,
+                    .out_h = geom->ih,
+                    .out_w = geom->iw,
+                    .p_step = geom->kh * geom->kw,
+                    .c_step = c_step};
     bool leaves = false;
     for (int64_t i = 0; i < pc_sweep_count(geom, false); i++) {
         const pc_sweep s = pc_sweep_at(geom, false, i);
         leaves = leaves || pc_sweep_leaves(&s);
     }
-    pass.exact = leaves && !all_finite(weight, geom->oc * pass.c_step, call->dtype);
+    for (int64_t o = 0; leaves && !pass.exact && o < geom->oc; o++) {
+        pass.exact = !all_finite((const char *)weight + o * c_step * (int64_t)pc_dtype_size(call->dtype),
+                                 pass.rows * pass.p_step, call->dtype);
+    }
     pc_pool_run(call->threads, run_thread, &pass);
+}
+
+typedef struct {
+    const pc_conv_geom *geom, *block;
+    const char *padded;
+    char *grad_in; /* of the block's first channel */
+    pc_dtype dtype;
+    int64_t channels;
+} pc_fold;
+
+#define T float
+#define PC_LOCAL(name) name##_f32
+#include "ops/fold.inc.h"
+#undef T
+#undef PC_LOCAL
+#define T double
+#define PC_LOCAL(name) name##_f64
+#include "ops/fold.inc.h"
+#undef T
+#undef PC_LOCAL
+
+static void run_fold(void *context, int index, int count)
+{
+    const pc_fold *f = context;
+    for (int64_t c = index; c < f->channels; c += count) {
+        if (f->dtype == PC_F32) {
+            fold_f32(f, c);
+        } else {
+            fold_f64(f, c);
+        }
+    }
+}
+
+static void backward_padded(const pc_conv_geom *geom, char *grad_in, const pc_tensor *grad_out, const char *weight,
+                            pc_call *call)
+{
+    const int64_t size = (int64_t)pc_dtype_size(call->dtype);
+    const int64_t ic = geom->ic / geom->g, oc = geom->oc / geom->g, window = geom->kh * geom->kw;
+    pc_conv_geom block = padded_block(geom, call->dtype);
+    const int64_t most = block.ic;
+    for (int64_t plane = 0; plane < geom->n * geom->ic; plane += block.ic) {
+        const int64_t n = plane / geom->ic, group = plane % geom->ic / ic, first = plane % ic;
+        block.ic = pc_min(most, ic - first);
+        pc_tensor source = *grad_out;
+        source.data = (const char *)source.data + (n * source.step[0] + group * oc * source.step[1]) * size;
+        backward_input(&block, call->shared, &source, weight + (group * oc * ic + first) * window * size, ic * window,
+                       NULL, call);
+        if (pc_poll(call)) {
+            return;
+        }
+        pc_fold fold = {.geom = geom,
+                        .block = &block,
+                        .padded = call->shared,
+                        .grad_in = grad_in + plane * geom->ih * geom->iw * size,
+                        .dtype = call->dtype,
+                        .channels = block.ic};
+        pc_pool_run(call->threads, run_fold, &fold);
+    }
+}
+
+void pc_conv_backward_input(const pc_conv_geom *geom, void *grad_in, const pc_tensor *grad_out, const void *weight,
+                            const void *bias, pc_call *call)
+{
+    if (geom->pad_mode == PC_PAD_ZEROS) {
+        backward_input(geom, grad_in, grad_out, weight, geom->ic / geom->g * geom->kh * geom->kw, bias, call);
+    } else { /* only Conv2d has the other modes, and its gradient has no bias */
+        backward_padded(geom, grad_in, grad_out, weight, call);
+    }
 }

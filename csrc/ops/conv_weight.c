@@ -355,7 +355,7 @@ pc_status pc_conv_begin_weight(const pc_conv_geom *geom, pc_dtype dtype, int thr
     const pc_weight_cut cut = cut_of(geom, kernels, dtype, threads);
     pc_slice slice = {NULL, 0};
     lay_out(&slice, &cut, geom, kernels, dtype);
-    return pc_begin(call, dtype, threads, work, slice.used, error);
+    return pc_begin(call, dtype, threads, work, slice.used, 0, error);
 }
 
 void pc_conv_backward_weight(const pc_conv_geom *geom, void *grad_weight, const pc_tensor *grad_out,
@@ -389,7 +389,7 @@ static void sum_thread(void *context, int index, int count)
 pc_status pc_channel_sum_begin(const int64_t shape[4], pc_dtype dtype, int threads, pc_call *call, pc_error *error)
 {
     const double work = (double)shape[0] * (double)shape[1] * (double)shape[2] * (double)shape[3];
-    return pc_begin(call, dtype, pc_settle(threads, work, GRAIN), work, 0, error);
+    return pc_begin(call, dtype, pc_settle(threads, work, GRAIN), work, 0, 0, error);
 }
 
 void pc_channel_sum(const int64_t shape[4], void *sums, const pc_tensor *tensor, pc_call *call)

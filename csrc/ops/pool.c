@@ -364,7 +364,7 @@ pc_status pc_pool_begin(const pc_pool_geom *geom, pc_pool_pass pass, pc_dtype dt
         lay_out(&slice, &cut, geom, kernels, dtype);
         bytes = slice.used;
     }
-    return pc_begin(call, dtype, pc_settle(threads, inputs + reads, GRAIN), inputs + reads, bytes, error);
+    return pc_begin(call, dtype, pc_settle(threads, inputs + reads, GRAIN), inputs + reads, bytes, 0, error);
 }
 
 void pc_max_pool_forward(const pc_pool_geom *geom, void *out, int64_t *indices, const pc_tensor *in, pc_call *call)

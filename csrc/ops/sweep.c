@@ -134,7 +134,7 @@ pc_cut pc_cut_of(const pc_conv_geom *g, const pc_sweep *s, bool skip, int64_t de
      * pixel): then every pixel is a band of its own, and the samples fill the vectors. */
     if (skip && pixels < 4 * kernels->tile_columns && inside(&s->y) * inside(&s->x) < 0.4) {
         c.exact = true;
-        c.samples = pc_min(g->n, kernels->tile_columns);
+        c.samples = pc_max(1, pc_min(g->n, kernels->tile_columns));
     }
 
     /* Maps of a few pixels: let samples fill the vectors when that saves at least a tenth. */
