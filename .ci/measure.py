@@ -41,9 +41,13 @@ def folder_of(name: str) -> Path | None:
     return Path(spec.origin).parent if spec and spec.origin else None
 
 
-def bytes_in(folder: Path) -> int:
-    """Return the size of all files below a folder, without the byte code that Python adds."""
-    files = (path for path in folder.rglob("*") if path.is_file())
+def bytes_in(package: Path) -> int:
+    """Return the size of a package and of the shared libraries that its wheel put beside it.
+
+    The byte code that Python adds does not count.
+    """
+    folders = (package, package.with_name(f"{package.name}.libs"))
+    files = (path for folder in folders for path in folder.rglob("*") if path.is_file())
     return sum(path.stat().st_size for path in files if "__pycache__" not in path.parts)
 
 

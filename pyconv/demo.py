@@ -131,8 +131,8 @@ def picture(model: pyconv.Sequential, digits: Digits, history: History, path: st
         f"pyconv demo: {history.accuracies[-1]:.2%} of {len(digits.test_labels)} held-out digits "
         f"read correctly after {history.seconds:.1f} s"
     )
-    top, bottom = np.asarray(figure.subfigures(2, 1))
-    left, right = top.subfigures(1, 2)
+    top, bottom = np.asarray(figure.subfigures(2, 1, height_ratios=(1, 1.1)))
+    left, right = top.subfigures(1, 2, width_ratios=(1.2, 1))
     _draw_curve(left, history)
     _draw_filters(right, model[0].weight[:, 0])
     _draw_digits(bottom, digits, predict(model, digits.test_images))
@@ -156,43 +156,51 @@ def _draw_curve(figure: Any, history: History) -> None:
     twin.set_ylim(0, max(5.0, 1.1 * float(errors.min())))
 
 
+def _tiles(images: Array, rows: int, columns: int, gap: int) -> tuple[Array, Array]:
+    """One large image of many small ones, with gaps of NaN, and their upper left corners."""
+    height, width = images.shape[1:]
+    sheet = np.full((rows * (height + gap), columns * (width + 1)), np.nan, images.dtype)
+    corners = []
+    for i, image in enumerate(images[: rows * columns]):
+        y, x = i // columns * (height + gap) + gap, i % columns * (width + 1)
+        sheet[y : y + height, x : x + width] = image
+        corners.append((x - 0.5, y - 0.5))
+    return sheet, np.asarray(corners)
+
+
 def _draw_filters(figure: Any, filters: Array) -> None:
-    rows = math.ceil(len(filters) / 8)
-    grid = figure.subplots(rows, 8, squeeze=False)
+    axes = figure.subplots()
+    axes.set_axis_off()
+    axes.set_title("What the first layer learned: 3x3 filters")
     limit = float(np.abs(filters).max())
-    for axes in grid.flat:
-        axes.set_axis_off()
-    for axes, weights in zip(grid.flat, filters, strict=False):
-        image = axes.imshow(weights, cmap="RdBu_r", vmin=-limit, vmax=limit)
-    figure.colorbar(image, ax=grid, shrink=0.8, label="weight")
-    figure.suptitle("What the first layer learned: 3x3 filters")
+    sheet, _ = _tiles(filters, math.ceil(len(filters) / 8), 8, 1)
+    image = axes.imshow(sheet, cmap="RdBu_r", vmin=-limit, vmax=limit)
+    figure.colorbar(image, ax=axes, shrink=0.8, label="weight")
 
 
 def _draw_digits(figure: Any, digits: Digits, predictions: Array) -> None:
     """Four rows of digits; those misread come first and are marked."""
+    from matplotlib.patches import Rectangle
+
     rows, columns = 4, 16
     wrong = predictions != digits.test_labels
     order = np.argsort(~wrong, kind="stable")[: rows * columns]
-    grid = figure.subplots(rows, columns)
-    for axes in grid.flat:
-        axes.set_axis_off()
-    for axes, i in zip(grid.flat, order, strict=False):
-        axes.imshow(digits.test_images[i, 0], cmap="gray_r")
+    axes = figure.subplots()
+    axes.set_axis_off()
+    axes.set_title(f"Held-out digits and what the network read; its {wrong.sum()} errors in red")
+    sheet, corners = _tiles(digits.test_images[order, 0], rows, columns, 3)
+    axes.imshow(sheet, cmap="gray_r")
+    for i, (x, y) in zip(order, corners, strict=True):
         truth, guess = digits.test_labels[i], predictions[i]
         if wrong[i]:
-            axes.set_title(f"{guess}, not {truth}", color="tab:red", fontsize=8, fontweight="bold")
-            axes.add_patch(_frame(axes))
+            axes.text(x + 4, y - 0.3, f"{guess}, not {truth}", color="tab:red", **_LABEL)
+            frame = Rectangle((x, y), 8, 8, fill=False, edgecolor="tab:red", linewidth=2)
+            axes.add_patch(frame)
         else:
-            axes.set_title(str(guess), fontsize=8)
-    figure.suptitle(f"Held-out digits and what the network read; its {wrong.sum()} errors in red")
+            axes.text(x + 4, y - 0.3, str(guess), **_LABEL)
 
 
-def _frame(axes: Any) -> Any:
-    from matplotlib.patches import Rectangle
-
-    return Rectangle(
-        (0, 0), 1, 1, transform=axes.transAxes, fill=False, edgecolor="tab:red", linewidth=2
-    )
+_LABEL: dict[str, Any] = {"ha": "center", "va": "bottom", "fontsize": 8}
 
 
 def run(seed: int = 0, epochs: int = EPOCHS, output: str = "pyconv-demo.png") -> int:

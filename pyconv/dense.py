@@ -237,17 +237,19 @@ class Linear(VjpModule):
                 f"expected input (..., {self.in_features}), got {x.shape}"
             )
 
+        # The pullback may be kept by the layer: it holds what it needs, and not the layer.
+        label, parameters = self._label(), self._named()
+        shape = (*x.shape[:-1], self.out_features)
+
         def pullback(grad_output: ArrayLike, input_grad: bool = True) -> Array | None:
-            shape = (*x.shape[:-1], self.out_features)
-            grad = as_grad(self._label(), grad_output, shape, x.dtype)
-            parameters = self._named()
+            grad = as_grad(label, grad_output, shape, x.dtype)
             bias = parameters.get("bias")
             mask = (
                 input_grad,
                 parameters["weight"].requires_grad,
                 bias is not None and bias.requires_grad,
             )
-            grads = linear_backward(grad, x, self.weight, output_mask=mask)
+            grads = linear_backward(grad, x, parameters["weight"].data, output_mask=mask)
             for name, value in zip(("weight", "bias"), grads[1:], strict=True):
                 if value is not None:
                     parameters[name].accumulate_grad(value)
@@ -317,7 +319,5 @@ class Linear(VjpModule):
 
     def extra_repr(self) -> str:
         """Return the arguments."""
-        return (
-            f"in_features={self.in_features}, out_features={self.out_features}, "
-            f"bias={self.bias is not None}"
-        )
+        biased = "bias" in self._named()
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={biased}"

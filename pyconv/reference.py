@@ -15,7 +15,7 @@ Letters, the same in every function:
     ic, oc       input and output channels        kh, kw     size of the window
     ih, iw       input height and width           sh, sw     stride of the window
     oh, ow       output height and width          dh, dw     dilation: distance of neighbouring taps
-    ph, pw       padding on both sides of an axis
+    ph, pw       padding on both sides            u, v       which window: its row and column
 
 Everything is computed in ``np.result_type(input, weight, np.float32)``, so ``np.longdouble`` works
 as well. Images are ``(n, ic, ih, iw)``, or ``(ic, ih, iw)`` without a batch. Arguments are hardly
@@ -158,8 +158,8 @@ def conv2d(
     With ``x`` the zero-padded input and, for output channel ``o``, ``c`` over the input channels of
     its group::
 
-        y[n, o, y, x] = bias[o] + sum over c, i, j of
-                        weight[o, c, i, j] * x[n, c, y*sh + i*dh, x*sw + j*dw]
+        y[n, o, u, v] = bias[o] + sum over c, i, j of
+                        weight[o, c, i, j] * x[n, c, u*sh + i*dh, v*sw + j*dw]
 
         oh = (ih + top + bottom - dh*(kh - 1) - 1) // sh + 1        and ow alike
 
@@ -203,7 +203,7 @@ def conv2d(
     if bias is not None:
         y += np.asarray(bias, x.dtype).reshape(g, oc_g, 1, 1)
     for (i, j), tap in taps:
-        y += np.einsum("ngcyx, goc -> ngoyx", x[..., *tap], w[..., i, j])
+        y += np.einsum("ngcuv, goc -> ngouv", x[..., *tap], w[..., i, j])
     result = y.reshape(n, g * oc_g, *size)
     return result if batched else result[0]
 
@@ -223,10 +223,10 @@ def conv2d_backward(
 
     With ``gy`` the output's gradient and ``x`` the padded input::
 
-        grad_input[n, c, y*sh + i*dh, x*sw + j*dw] += weight[o, c, i, j] * gy[n, o, y, x]
-        grad_weight[o, c, i, j] = sum over n, y, x of
-                                  gy[n, o, y, x] * x[n, c, y*sh + i*dh, x*sw + j*dw]
-        grad_bias[o] = sum over n, y, x of gy[n, o, y, x]
+        grad_input[n, c, u*sh + i*dh, v*sw + j*dw] += weight[o, c, i, j] * gy[n, o, u, v]
+        grad_weight[o, c, i, j] = sum over n, u, v of
+                                  gy[n, o, u, v] * x[n, c, u*sh + i*dh, v*sw + j*dw]
+        grad_bias[o] = sum of gy[:, o]
 
     and the border is cut off grad_input.
 
@@ -263,9 +263,9 @@ def conv2d_backward(
     gx, gw = np.zeros_like(x), np.zeros_like(w)
     for (i, j), tap in taps:
         if output_mask[0]:
-            gx[..., *tap] += np.einsum("ngoyx, goc -> ngcyx", gy, w[..., i, j])
+            gx[..., *tap] += np.einsum("ngouv, goc -> ngcuv", gy, w[..., i, j])
         if output_mask[1]:
-            gw[..., i, j] = np.einsum("ngoyx, ngcyx -> goc", gy, x[..., *tap])
+            gw[..., i, j] = np.einsum("ngouv, ngcuv -> goc", gy, x[..., *tap])
     grad_input = padded_backward(gx.reshape(padded_shape), image_shape, sides)
     return (
         (grad_input if batched else grad_input[0]) if output_mask[0] else None,
@@ -292,7 +292,7 @@ def conv_transpose2d(
     It is the input gradient of the :func:`conv2d` with the same weight. On an output that is larger
     by the padding on every side::
 
-        y[n, o, y*sh + i*dh, x*sw + j*dw] += weight[c, o, i, j] * input[n, c, y, x]
+        y[n, o, u*sh + i*dh, v*sw + j*dw] += weight[c, o, i, j] * input[n, c, u, v]
 
         oh = (ih - 1)*sh - 2*ph + dh*(kh - 1) + output_padding + 1        and ow alike
 
@@ -330,7 +330,7 @@ def conv_transpose2d(
     n, g, oc_g = len(x), groups, w.shape[2]
     y = np.zeros((n, g, oc_g, *size), x.dtype)
     for (i, j), tap in taps:
-        y[..., *tap] += np.einsum("ngcyx, gco -> ngoyx", x, w[..., i, j])
+        y[..., *tap] += np.einsum("ngcuv, gco -> ngouv", x, w[..., i, j])
     y = y.reshape(n, g * oc_g, *size)[..., *crop].copy()
     if bias is not None:
         y += np.asarray(bias, x.dtype).reshape(-1, 1, 1)
@@ -353,11 +353,11 @@ def conv_transpose2d_backward(
 
     With ``gy`` the output's gradient, inside a border of zeros where forward cut the padding off::
 
-        grad_input[n, c, y, x] = sum over o, i, j of
-                                 weight[c, o, i, j] * gy[n, o, y*sh + i*dh, x*sw + j*dw]
-        grad_weight[c, o, i, j] = sum over n, y, x of
-                                  input[n, c, y, x] * gy[n, o, y*sh + i*dh, x*sw + j*dw]
-        grad_bias[o] = sum over n, y, x of gy[n, o, y, x]
+        grad_input[n, c, u, v] = sum over o, i, j of
+                                 weight[c, o, i, j] * gy[n, o, u*sh + i*dh, v*sw + j*dw]
+        grad_weight[c, o, i, j] = sum over n, u, v of
+                                  input[n, c, u, v] * gy[n, o, u*sh + i*dh, v*sw + j*dw]
+        grad_bias[o] = sum of gy[:, o]
 
     Parameters
     ----------
@@ -392,9 +392,9 @@ def conv_transpose2d_backward(
     gx, gw = np.zeros_like(x), np.zeros_like(w)
     for (i, j), tap in taps:
         if output_mask[0]:
-            gx += np.einsum("ngoyx, gco -> ngcyx", full[..., *tap], w[..., i, j])
+            gx += np.einsum("ngouv, gco -> ngcuv", full[..., *tap], w[..., i, j])
         if output_mask[1]:
-            gw[..., i, j] = np.einsum("ngoyx, ngcyx -> gco", full[..., *tap], x)
+            gw[..., i, j] = np.einsum("ngouv, ngcuv -> gco", full[..., *tap], x)
     gx = gx.reshape(image_shape)
     return (
         (gx if batched else gx[0]) if output_mask[0] else None,
@@ -423,7 +423,7 @@ def max_pool2d(
 
         oh = (ih + 2*ph - dh*(kh - 1) - 1 [+ sh - 1 in ceil mode]) // sh + 1     and ow alike
 
-    where ceil mode drops a last window that would start behind the image and its padding above.
+    where ceil mode drops a last window that would start below or to the right of the image.
 
     Parameters
     ----------

@@ -215,6 +215,14 @@ def load(*flags: str) -> Geometry | None:
     return Geometry(made) if done.returncode == 0 else None
 
 
+def load_checked() -> Geometry:
+    """Load the room with the sanitizer: a sum that wraps or a division by zero ends the process."""
+    room = load("-fsanitize=undefined", "-fno-sanitize-recover=all", "-fno-wrapv")
+    if room is None:
+        pytest.skip("this compiler has no sanitizer of undefined behaviour")
+    return room
+
+
 def outcome(function: Callable[..., Any], *arguments: Any) -> Any:
     """Return what a function returns, or the kind of its error."""
     try:

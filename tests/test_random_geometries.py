@@ -6,7 +6,8 @@ the mistakes live: one less, as many, one more, and one more than twice as many 
 tile's columns or its rows hold.
 
 Hypothesis draws the same geometries in every run. How many different ones there were, and that
-their expected results are not mostly zeros, is part of each test.
+their expected results are not mostly zeros, is part of each test. They run in children, so that a
+crash fails one of them.
 """
 
 import math
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from guarded import in_child
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -271,6 +273,7 @@ def inner(a: Array, b: Array) -> float:
     return float(np.sum(a.astype(np.float64) * b.astype(np.float64)))
 
 
+@in_child
 def test_conv2d() -> None:
     """Forward, all gradients, and <conv(x, w), g> = <x, convT(g, w)> = <w, gradient of w>."""
     tally = Tally()
@@ -305,6 +308,7 @@ def test_conv2d() -> None:
     tally.finish(AT_LEAST["conv2d"])
 
 
+@in_child
 def test_conv2d_layer_with_padding_modes() -> None:
     """The layer's padding is np.pad and then no padding; its gradient folds the border back."""
     tally = Tally()
@@ -353,6 +357,7 @@ def test_conv2d_layer_with_padding_modes() -> None:
     tally.finish(AT_LEAST["layer"])
 
 
+@in_child
 def test_conv_transpose2d() -> None:
     """Forward, all gradients, and the same identity the other way round."""
     tally = Tally()
@@ -388,6 +393,7 @@ def test_conv_transpose2d() -> None:
     tally.finish(AT_LEAST["conv_transpose2d"])
 
 
+@in_child
 def test_max_pool2d() -> None:
     """Values, indices and gradient, among many ties, with NaNs and minus infinities."""
     tally = Tally()
@@ -420,6 +426,7 @@ def test_max_pool2d() -> None:
     tally.finish(AT_LEAST["max"])
 
 
+@in_child
 def test_avg_pool2d() -> None:
     """The mean by every rule for the divisor, and its gradient.
 

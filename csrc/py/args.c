@@ -64,8 +64,7 @@ static bool bind_required(const pc_signature *signature, PyObject **values)
     return true;
 }
 
-bool pc_bind(const pc_signature *signature, PyObject *const *args, Py_ssize_t count, PyObject *names,
-             PyObject **values)
+bool pc_bind(const pc_signature *signature, PyObject *const *args, Py_ssize_t count, PyObject *names, PyObject **values)
 {
     if (!bind_positional(signature, args, count, values)) {
         return false;
@@ -307,8 +306,8 @@ static bool parse_padding_sides(PyObject *items, PyObject *value, const char *wh
         }
         bool good = true;
         if (PyTuple_GET_SIZE(sides) != 2) {
-            PyErr_Format(PyExc_ValueError, "%s: padding per side must be ((top, bottom), (left, right)), got %.200R", who,
-                         value);
+            PyErr_Format(PyExc_ValueError, "%s: padding per side must be ((top, bottom), (left, right)), got %.200R",
+                         who, value);
             good = false;
         }
         for (int side = 0; good && side < 2; side++) {
@@ -358,9 +357,8 @@ bool pc_parse_padding(PyObject *value, const char *who, pc_window *window, bool 
     }
     PyObject *items = take_items(value);
     if (!items) {
-        return !PyErr_Occurred() && wrong_type(who, "padding",
-                                               "an int, (ph, pw), ((top, bottom), (left, right)), 'same' or 'valid'",
-                                               value);
+        return !PyErr_Occurred() &&
+               wrong_type(who, "padding", "an int, (ph, pw), ((top, bottom), (left, right)), 'same' or 'valid'", value);
     }
     int nested = PyTuple_GET_SIZE(items) == 2 ? is_nested(PyTuple_GET_ITEM(items, 0)) : 0;
     bool good;
@@ -521,8 +519,8 @@ bool pc_parse_output_size(PyObject *value, const char *who, int rank, bool *give
     bool good = count == 2 || count == rank;
     if (!good) {
         PyErr_Format(PyExc_ValueError,
-                     "%s: ConvTranspose2D: for %dD input, output_size must have 2 or %d elements (got %zd%s)", who, rank,
-                     rank, count, count > MAX_ITEMS ? " or more" : "");
+                     "%s: ConvTranspose2D: for %dD input, output_size must have 2 or %d elements (got %zd%s)", who,
+                     rank, rank, count, count > MAX_ITEMS ? " or more" : "");
     }
     int64_t numbers[2];
     for (int i = 0; good && i < 2; i++) {
@@ -561,8 +559,8 @@ PyObject *pc_pair_as_given(PyObject *value, const int64_t pair[2])
     if (kind != 0) {
         return kind > 0 ? PyLong_FromLongLong(pair[0]) : NULL;
     }
-    bool single = (PyTuple_Check(value) && PyTuple_GET_SIZE(value) == 1) ||
-                  (PyList_Check(value) && PyList_GET_SIZE(value) == 1);
+    bool single =
+        (PyTuple_Check(value) && PyTuple_GET_SIZE(value) == 1) || (PyList_Check(value) && PyList_GET_SIZE(value) == 1);
     PyObject *tuple = single ? Py_BuildValue("(L)", (long long)pair[0]) : pc_pair_object(pair);
     if (tuple && PyList_Check(value)) {
         Py_SETREF(tuple, PySequence_List(tuple));

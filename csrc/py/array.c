@@ -314,10 +314,11 @@ bool pc_check_grad_shape(const char *who, const pc_input *grad_output, const int
     }
     PyObject *got = pc_input_shape(grad_output), *expected = pc_shape_object(shape, rank);
     if (got && expected) {
-        PyErr_Format(PyExc_ValueError,
-                     "%s: expected grad_output of shape %S, got %.200S. Mismatch in shape: grad_output[0] has a shape of "
-                     "%.200S and output[0] has a shape of %S",
-                     who, expected, got, got, expected);
+        PyErr_Format(
+            PyExc_ValueError,
+            "%s: expected grad_output of shape %S, got %.200S. Mismatch in shape: grad_output[0] has a shape of "
+            "%.200S and output[0] has a shape of %S",
+            who, expected, got, got, expected);
     }
     Py_XDECREF(got);
     Py_XDECREF(expected);

@@ -144,8 +144,8 @@ static int clear(PyObject *object)
     return pc_layer_clear(object);
 }
 
-static const pc_layer_kind conv_kind = {{"Conv2d.forward", {"input", NULL}, 1, 1}, forward, backward, output_shape,
-                                        clear};
+static const pc_layer_kind conv_kind = {
+    {"Conv2d.forward", {"input", NULL}, 1, 1}, forward, backward, output_shape, clear};
 static const pc_layer_kind transpose_kind = {
     {"ConvTranspose2d.forward", {"input", "output_size", NULL}, 1, 2}, forward, backward, output_shape, clear};
 
@@ -218,8 +218,8 @@ static bool check_transposed_mode(PyObject *value, const char *who)
     pc_pad_mode mode = PC_PAD_ZEROS;
     if (value && PyUnicode_Check(value) && PyUnicode_CompareWithASCIIString(value, "zeros") != 0) {
         PyErr_Format(PyExc_ValueError,
-                     "%s: Only \"zeros\" padding mode is supported for ConvTranspose2d, but got padding_mode=%.100R", who,
-                     value);
+                     "%s: Only \"zeros\" padding mode is supported for ConvTranspose2d, but got padding_mode=%.100R",
+                     who, value);
         return false;
     }
     return pc_parse_padding_mode(value, who, &mode);
@@ -262,7 +262,8 @@ static int transpose_init(PyObject *object, PyObject *args, PyObject *kwargs)
 
 static PyObject *get_number(PyObject *object, void *offset)
 {
-    return pc_layer_check((pc_layer *)object) ? PyLong_FromLongLong(*(int64_t *)((char *)object + (size_t)offset)) : NULL;
+    return pc_layer_check((pc_layer *)object) ? PyLong_FromLongLong(*(int64_t *)((char *)object + (size_t)offset))
+                                              : NULL;
 }
 
 static PyObject *get_pair(PyObject *object, void *offset)
@@ -350,8 +351,7 @@ static PyGetSetDef getset[] = {
     {"dtype", get_dtype, NULL, "The parameters' type.", NULL},
     {"weight", pc_conv_get_parameter, pc_conv_set_parameter, "The layer's own array; setting copies into it.",
      (void *)PC_WEIGHT},
-    {"bias", pc_conv_get_parameter, pc_conv_set_parameter, "The layer's own array, or None for good.",
-     (void *)PC_BIAS},
+    {"bias", pc_conv_get_parameter, pc_conv_set_parameter, "The layer's own array, or None for good.", (void *)PC_BIAS},
     {"weight_grad", pc_conv_get_gradient, pc_conv_set_gradient, "The sum of gradients, or None before the first.",
      (void *)PC_WEIGHT},
     {"bias_grad", pc_conv_get_gradient, pc_conv_set_gradient, "The sum of gradients, or None before the first.",
@@ -423,16 +423,11 @@ static PyMethodDef transpose_methods[] = {
 };
 
 static PyType_Slot transpose_slots[] = {
-    {Py_tp_doc, (void *)transpose_doc},
-    {Py_tp_new, transpose_new},
-    {Py_tp_init, transpose_init},
-    {Py_tp_methods, transpose_methods},
-    {Py_tp_members, pc_layer_members},
-    {Py_tp_call, PyVectorcall_Call},
-    {Py_tp_traverse, traverse},
-    {Py_tp_clear, clear},
-    {Py_tp_dealloc, pc_layer_dealloc},
-    {0, NULL},
+    {Py_tp_doc, (void *)transpose_doc}, {Py_tp_new, transpose_new},
+    {Py_tp_init, transpose_init},       {Py_tp_methods, transpose_methods},
+    {Py_tp_members, pc_layer_members},  {Py_tp_call, PyVectorcall_Call},
+    {Py_tp_traverse, traverse},         {Py_tp_clear, clear},
+    {Py_tp_dealloc, pc_layer_dealloc},  {0, NULL},
 };
 
 static PyType_Spec transpose_spec = {

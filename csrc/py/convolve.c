@@ -19,8 +19,8 @@ void pc_conv_config_init(pc_conv_config *config, bool transposed)
 bool pc_conv_check(pc_conv_config *config, const char *who)
 {
     pc_error error;
-    pc_status status = pc_channels_check(config->in_channels, config->out_channels, config->groups,
-                                         config->window.kernel, &error);
+    pc_status status =
+        pc_channels_check(config->in_channels, config->out_channels, config->groups, config->window.kernel, &error);
     if (status == PC_OK) {
         status = pc_window_check(&config->window, &error);
     }
@@ -79,8 +79,8 @@ static bool refuse_input(const pc_conv_config *config, const char *who, const pc
         PyErr_Format(PyExc_ValueError,
                      "%s: expected input (N, %lld, H, W) or (%lld, H, W), got %.200R. Expected 3D (unbatched) or 4D "
                      "(batched) input to %s, but got input of size: %.200R",
-                     who, (long long)config->in_channels, (long long)config->in_channels, shape,
-                     operator_name(config), list);
+                     who, (long long)config->in_channels, (long long)config->in_channels, shape, operator_name(config),
+                     list);
     } else if (list) {
         int64_t w[4];
         pc_conv_weight_shape(config, w);
@@ -88,10 +88,9 @@ static bool refuse_input(const pc_conv_config *config, const char *who, const pc
                      "%s: expected input (N, %lld, H, W) or (%lld, H, W), got %R. Given %s=%lld, weight of size [%lld, "
                      "%lld, %lld, %lld], expected input%R to have %lld channels, but got %lld channels instead",
                      who, (long long)config->in_channels, (long long)config->in_channels, shape,
-                     config->transposed ? "transposed" : "groups",
-                     config->transposed ? 1LL : (long long)config->groups, (long long)w[0], (long long)w[1],
-                     (long long)w[2], (long long)w[3], list, (long long)config->in_channels,
-                     (long long)input->shape[1]);
+                     config->transposed ? "transposed" : "groups", config->transposed ? 1LL : (long long)config->groups,
+                     (long long)w[0], (long long)w[1], (long long)w[2], (long long)w[3], list,
+                     (long long)config->in_channels, (long long)input->shape[1]);
     }
     Py_XDECREF(shape);
     Py_XDECREF(list);

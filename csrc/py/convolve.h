@@ -31,10 +31,10 @@ void pc_conv_weight_shape(const pc_conv_config *config, int64_t shape[4]);
 /* A configuration met an input shape. */
 typedef struct {
     bool transposed;
-    int rank;             /* 3 or 4: input, output and their gradients alike */
+    int rank; /* 3 or 4: input, output and their gradients alike */
     int64_t in_shape[4];
     int64_t out_shape[4];
-    pc_conv_geom geom;    /* of the convolution that ops/ runs */
+    pc_conv_geom geom; /* of the convolution that ops/ runs */
 } pc_conv_plan;
 
 /* `output_size` is NULL or two numbers. */

@@ -64,17 +64,19 @@ static bool check_weight(conv_arrays *arrays, const pc_conv_config *config, cons
         w[i] = pc_array_size(arrays->weight, i);
     }
     if (groups < 1) {
-        PyErr_Format(PyExc_ValueError,
-                     "%s: non-positive groups is not supported: expected groups to be greater than 0, but got groups=%lld",
-                     who, (long long)groups);
+        PyErr_Format(
+            PyExc_ValueError,
+            "%s: non-positive groups is not supported: expected groups to be greater than 0, but got groups=%lld", who,
+            (long long)groups);
         return false;
     }
     if (w[0] < groups) {
-        PyErr_Format(PyExc_ValueError,
-                     "%s: Given groups=%lld, expected weight to be at least %lld at dimension 0, but got weight of size "
-                     "[%lld, %lld, %lld, %lld] instead",
-                     who, (long long)groups, (long long)groups, (long long)w[0], (long long)w[1], (long long)w[2],
-                     (long long)w[3]);
+        PyErr_Format(
+            PyExc_ValueError,
+            "%s: Given groups=%lld, expected weight to be at least %lld at dimension 0, but got weight of size "
+            "[%lld, %lld, %lld, %lld] instead",
+            who, (long long)groups, (long long)groups, (long long)w[0], (long long)w[1], (long long)w[2],
+            (long long)w[3]);
         return false;
     }
     if (w[0] % groups != 0) {
@@ -119,8 +121,8 @@ static bool check_bias(const conv_arrays *arrays, const pc_conv_config *config, 
         PyErr_Format(PyExc_ValueError,
                      "%s: Given %sweight of size [%lld, %lld, %lld, %lld], expected bias to be 1-dimensional with %lld "
                      "elements, but got bias of size %.200R instead",
-                     who, config->transposed ? "transposed=1, " : "", (long long)w[0], (long long)w[1],
-                     (long long)w[2], (long long)w[3], (long long)config->out_channels, list);
+                     who, config->transposed ? "transposed=1, " : "", (long long)w[0], (long long)w[1], (long long)w[2],
+                     (long long)w[3], (long long)config->out_channels, list);
     }
     Py_XDECREF(shape);
     Py_XDECREF(list);
@@ -247,8 +249,7 @@ static PyObject *conv_transpose2d(PyObject *module, PyObject *const *args, Py_ss
     return conv_forward(module, signature.who, &config, values);
 }
 
-static PyObject *conv_transpose2d_backward(PyObject *module, PyObject *const *args, Py_ssize_t count,
-                                           PyObject *names)
+static PyObject *conv_transpose2d_backward(PyObject *module, PyObject *const *args, Py_ssize_t count, PyObject *names)
 {
     static const pc_signature signature = {"conv_transpose2d_backward",
                                            {"grad_output", "input", "weight", "stride", "padding", "output_padding",
@@ -332,7 +333,8 @@ static PyObject *max_pool2d_backward(PyObject *module, PyObject *const *args, Py
         pc_check_grad_shape(who, &grad_output, plan.out_shape, rank) &&
         pc_input_settle(&grad_output, grad_output.natural, who, "grad_output") &&
         pc_input_settle_indices(&indices, who, "indices")) {
-        gradient = pc_max_pool_run_backward(pc_state_of(module), &plan, who, grad_output.natural, &grad_output, &indices);
+        gradient =
+            pc_max_pool_run_backward(pc_state_of(module), &plan, who, grad_output.natural, &grad_output, &indices);
     }
     pc_input_close(&indices);
     pc_input_close(&grad_output);
@@ -349,11 +351,11 @@ static bool parse_avg(PyObject *const values[3], const char *who, pc_pool_config
 
 static PyObject *avg_pool2d(PyObject *module, PyObject *const *args, Py_ssize_t count, PyObject *names)
 {
-    static const pc_signature signature = {"avg_pool2d",
-                                           {"input", "kernel_size", "stride", "padding", "ceil_mode",
-                                            "count_include_pad", "divisor_override", NULL},
-                                           2,
-                                           7};
+    static const pc_signature signature = {
+        "avg_pool2d",
+        {"input", "kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override", NULL},
+        2,
+        7};
     const char *who = signature.who;
     PyObject *values[PC_MAX_ARGUMENTS], *output = NULL;
     pc_pool_config config;
@@ -392,7 +394,8 @@ static PyObject *avg_pool2d_backward(PyObject *module, PyObject *const *args, Py
     if (pc_pool_plan_shape(&plan, &config, who, shape, rank) &&
         pc_check_grad_shape(who, &grad_output, plan.out_shape, rank) &&
         pc_input_settle(&grad_output, grad_output.natural, who, "grad_output")) {
-        gradient = pc_avg_pool_run_backward(pc_state_of(module), &plan, &config, who, grad_output.natural, &grad_output);
+        gradient =
+            pc_avg_pool_run_backward(pc_state_of(module), &plan, &config, who, grad_output.natural, &grad_output);
     }
     pc_input_close(&grad_output);
     return gradient;
@@ -426,17 +429,16 @@ PyDoc_STRVAR(avg_pool2d_backward_doc,
              "ceil_mode=False, count_include_pad=True, divisor_override=None)\n--\n\n"
              "The input's gradient of avg_pool2d.");
 
-#define FUNCTION(name) {#name, (PyCFunction)(void (*)(void))name, METH_FASTCALL | METH_KEYWORDS, name##_doc}
+#define FUNCTION(name)                                                                                                 \
+    {                                                                                                                  \
+#name, (PyCFunction)(void (*)(void))name, METH_FASTCALL | METH_KEYWORDS, name##_doc                            \
+    }
 
 static PyMethodDef methods[] = {
-    FUNCTION(conv2d),
-    FUNCTION(conv2d_backward),
-    FUNCTION(conv_transpose2d),
-    FUNCTION(conv_transpose2d_backward),
-    FUNCTION(max_pool2d),
-    FUNCTION(max_pool2d_backward),
-    FUNCTION(avg_pool2d),
-    FUNCTION(avg_pool2d_backward),
+    FUNCTION(conv2d),           FUNCTION(conv2d_backward),
+    FUNCTION(conv_transpose2d), FUNCTION(conv_transpose2d_backward),
+    FUNCTION(max_pool2d),       FUNCTION(max_pool2d_backward),
+    FUNCTION(avg_pool2d),       FUNCTION(avg_pool2d_backward),
     {NULL, NULL, 0, NULL},
 };
 

@@ -113,8 +113,7 @@ PyObject *pc_layer_forward(PyObject *self, PyObject *const *args, Py_ssize_t cou
 /* Is this what self.forward gives when nobody has overridden it? */
 static bool is_own_forward(PyObject *forward, PyObject *self)
 {
-    return PyCFunction_Check(forward) &&
-           PyCFunction_GET_FUNCTION(forward) == PC_FASTCALL(pc_layer_forward) &&
+    return PyCFunction_Check(forward) && PyCFunction_GET_FUNCTION(forward) == PC_FASTCALL(pc_layer_forward) &&
            PyCFunction_GET_SELF(forward) == self;
 }
 
@@ -156,8 +155,7 @@ static PyObject *layer_backward(PyObject *self, PyObject *const *args, Py_ssize_
         return NULL;
     }
     if (layer->saved.rank == 0) {
-        PyErr_Format(PyExc_RuntimeError,
-                     "%s: backward needs a forward in training mode before it; %s", layer->name,
+        PyErr_Format(PyExc_RuntimeError, "%s: backward needs a forward in training mode before it; %s", layer->name,
                      layer->training ? "call the layer first" : "in eval mode nothing is kept for it, but vjp works");
         return NULL;
     }
@@ -247,15 +245,9 @@ static PyGetSetDef getset[] = {
 };
 
 static PyType_Slot slots[] = {
-    {Py_tp_doc, "What all layers share."},
-    {Py_tp_methods, methods},
-    {Py_tp_getset, getset},
-    {Py_tp_members, pc_layer_members},
-    {Py_tp_call, PyVectorcall_Call},
-    {Py_tp_traverse, pc_layer_traverse},
-    {Py_tp_clear, pc_layer_clear},
-    {Py_tp_dealloc, pc_layer_dealloc},
-    {0, NULL},
+    {Py_tp_doc, "What all layers share."}, {Py_tp_methods, methods},          {Py_tp_getset, getset},
+    {Py_tp_members, pc_layer_members},     {Py_tp_call, PyVectorcall_Call},   {Py_tp_traverse, pc_layer_traverse},
+    {Py_tp_clear, pc_layer_clear},         {Py_tp_dealloc, pc_layer_dealloc}, {0, NULL},
 };
 
 static PyType_Spec spec = {

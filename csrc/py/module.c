@@ -38,15 +38,15 @@ static PyObject *build_info(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(unu
 {
     pc_cpu cpu = pc_cpu_detect();
     PyObject *info = PyDict_New();
-    if (info && !(pc_dict_take(info, "compiler", PyUnicode_FromString(COMPILER)) &&
-                  pc_dict_take(info, "python", PyUnicode_FromString(PY_VERSION)) && pc_array_build_info(info) &&
-                  pc_dict_take(info, "isa_compiled", isa_names(false)) &&
-                  pc_dict_take(info, "isa_usable", isa_names(true)) &&
-                  pc_dict_take(info, "isa", PyUnicode_FromString(pc_isa_chosen()->name)) &&
-                  pc_dict_take(info, "cpu", Py_BuildValue("{s:N,s:N,s:N}", "avx2", PyBool_FromLong(cpu.avx2), "avx512",
-                                                          PyBool_FromLong(cpu.avx512), "neon",
-                                                          PyBool_FromLong(cpu.neon))) &&
-                  pc_dict_take(info, "pool_workers", PyLong_FromLong(pc_pool_workers())))) {
+    if (info &&
+        !(pc_dict_take(info, "compiler", PyUnicode_FromString(COMPILER)) &&
+          pc_dict_take(info, "python", PyUnicode_FromString(PY_VERSION)) && pc_array_build_info(info) &&
+          pc_dict_take(info, "isa_compiled", isa_names(false)) && pc_dict_take(info, "isa_usable", isa_names(true)) &&
+          pc_dict_take(info, "isa", PyUnicode_FromString(pc_isa_chosen()->name)) &&
+          pc_dict_take(info, "cpu",
+                       Py_BuildValue("{s:N,s:N,s:N}", "avx2", PyBool_FromLong(cpu.avx2), "avx512",
+                                     PyBool_FromLong(cpu.avx512), "neon", PyBool_FromLong(cpu.neon))) &&
+          pc_dict_take(info, "pool_workers", PyLong_FromLong(pc_pool_workers())))) {
         Py_CLEAR(info);
     }
     return info;

@@ -145,8 +145,9 @@ static int set_without_array(const pc_conv_layer *self, PyObject *value, int whi
         return 0;
     }
     PyErr_Format(PyExc_ValueError,
-                 self->parameters[PC_BIAS] ? "%s: bias must be an array, got None; only bias=False makes a layer without"
-                                           : "%s: bias must stay None, the layer was made with bias=False",
+                 self->parameters[PC_BIAS]
+                     ? "%s: bias must be an array, got None; only bias=False makes a layer without"
+                     : "%s: bias must stay None, the layer was made with bias=False",
                  self->layer.name);
     return -1;
 }
@@ -261,7 +262,7 @@ int pc_conv_set_requires_grad(PyObject *object, PyObject *value, void *which)
 {
     pc_conv_layer *self = (pc_conv_layer *)object;
     return check_set(self, value, "requires_grad") && pc_parse_truth(value, &self->requires_grad[(intptr_t)which]) ? 0
-                                                                                                                  : -1;
+                                                                                                                   : -1;
 }
 
 /* ---- another type ---- */

@@ -129,9 +129,8 @@ static PyObject *avg_backward(pc_layer *layer, const pc_saved *saved, PyObject *
     pc_pool_config config = ((pool_layer *)layer)->config;
     if (pc_pool_plan_shape(&plan, &config, who, saved->shape, saved->rank) &&
         open_grad(&plan, saved, who, &grad_output)) {
-        gradient = input_grad
-                       ? pc_avg_pool_run_backward(layer->state, &plan, &config, who, saved->dtype, &grad_output)
-                       : Py_NewRef(Py_None);
+        gradient = input_grad ? pc_avg_pool_run_backward(layer->state, &plan, &config, who, saved->dtype, &grad_output)
+                              : Py_NewRef(Py_None);
     }
     pc_input_close(&grad_output);
     return gradient;
@@ -167,10 +166,10 @@ static int clear(PyObject *object)
     return pc_layer_clear(object);
 }
 
-static const pc_layer_kind max_kind = {{"MaxPool2d.forward", {"input", NULL}, 1, 1}, max_forward, max_backward,
-                                       output_shape, clear};
-static const pc_layer_kind avg_kind = {{"AvgPool2d.forward", {"input", NULL}, 1, 1}, avg_forward, avg_backward,
-                                       output_shape, clear};
+static const pc_layer_kind max_kind = {
+    {"MaxPool2d.forward", {"input", NULL}, 1, 1}, max_forward, max_backward, output_shape, clear};
+static const pc_layer_kind avg_kind = {
+    {"AvgPool2d.forward", {"input", NULL}, 1, 1}, avg_forward, avg_backward, output_shape, clear};
 
 static PyObject *max_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
 {
@@ -245,10 +244,7 @@ static int become(pool_layer *self, const char *type_name, pc_pool_config *confi
 static int max_init(PyObject *object, PyObject *args, PyObject *kwargs)
 {
     static const pc_signature signature = {
-        "MaxPool2d",
-        {"kernel_size", "stride", "padding", "dilation", "return_indices", "ceil_mode", NULL},
-        1,
-        6};
+        "MaxPool2d", {"kernel_size", "stride", "padding", "dilation", "return_indices", "ceil_mode", NULL}, 1, 6};
     static const char who[] = "MaxPool2d";
     PyObject *values[PC_MAX_ARGUMENTS], *given[GIVEN];
     pc_pool_config config;
@@ -326,8 +322,8 @@ static PyObject *make_config(PyObject *object, const char *const *names)
 
 static PyObject *max_config(PyObject *object, PyObject *Py_UNUSED(unused))
 {
-    static const char *const names[] = {"kernel_size", "stride",    "padding", "dilation", "return_indices",
-                                        "ceil_mode",   NULL};
+    static const char *const names[] = {"kernel_size",    "stride",    "padding", "dilation",
+                                        "return_indices", "ceil_mode", NULL};
     return make_config(object, names);
 }
 
@@ -356,7 +352,9 @@ static PyMethodDef avg_methods[] = {
     {"kernel_size", get_given, NULL, "The window, as it was given.", (void *)KERNEL_SIZE},                             \
         {"stride", get_given, NULL, "How far the window moves, as it was given.", (void *)STRIDE},                     \
         {"padding", get_given, NULL, "Padding on both sides, as it was given.", (void *)PADDING},                      \
-        {"ceil_mode", get_flag, NULL, "Is the output's size rounded up?", AT(config.window.ceil_mode)}
+    {                                                                                                                  \
+        "ceil_mode", get_flag, NULL, "Is the output's size rounded up?", AT(config.window.ceil_mode)                   \
+    }
 
 static PyGetSetDef max_getset[] = {
     WINDOW_ATTRIBUTES,

@@ -75,8 +75,10 @@ bool pc_pool_plan_indices(pc_pool_plan *plan, const char *who, const int64_t in_
     if (indices->rank != rank || out[0] != in_shape[0] || out[1] != in_shape[1]) {
         PyObject *got = pc_input_shape(indices), *input = pc_shape_object(in_shape, rank);
         if (got && input) {
-            PyErr_Format(PyExc_ValueError, "%s: indices of shape %S do not belong to an input of shape %S: all but the "
-                         "last two sizes must agree", who, got, input);
+            PyErr_Format(PyExc_ValueError,
+                         "%s: indices of shape %S do not belong to an input of shape %S: all but the "
+                         "last two sizes must agree",
+                         who, got, input);
         }
         Py_XDECREF(got);
         Py_XDECREF(input);
@@ -153,8 +155,7 @@ PyObject *pc_avg_pool_run_forward(pc_state *state, const pc_pool_plan *plan, con
     PyObject *output = pc_array_new(plan->rank, plan->out_shape, dtype, who, "the output");
     pc_run run;
     pc_tensor in;
-    bool good = output && pc_input_read(input, dtype, who, &in) &&
-                begin(state, plan, PC_AVG_FORWARD, who, dtype, &run);
+    bool good = output && pc_input_read(input, dtype, who, &in) && begin(state, plan, PC_AVG_FORWARD, who, dtype, &run);
     if (good) {
         pc_avg_pool_forward(&plan->geom, pc_array_data(output), &in, config->count_include_pad, config->divisor,
                             &run.call);

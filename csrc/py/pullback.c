@@ -17,7 +17,8 @@ static PyObject *pullback_vectorcall(PyObject *object, PyObject *const *args, si
         return NULL;
     }
     pc_layer *layer = (pc_layer *)Py_NewRef(self->layer);
-    PyObject *gradient = pc_layer_pull(layer, &self->saved, "pullback", args, PyVectorcall_NARGS(flags_and_count), names);
+    PyObject *gradient =
+        pc_layer_pull(layer, &self->saved, "pullback", args, PyVectorcall_NARGS(flags_and_count), names);
     Py_DECREF(layer);
     return gradient;
 }
@@ -73,19 +74,14 @@ static PyMemberDef members[] = {
     {NULL, 0, 0, 0, NULL},
 };
 
-PyDoc_STRVAR(doc, "What vjp returns beside the output.\n\n"
-                  "pullback(grad_output, input_grad=True) is the input's gradient (None if it is not wanted), and adds to\n"
-                  "the gradients of the parameters.");
+PyDoc_STRVAR(doc,
+             "What vjp returns beside the output.\n\n"
+             "pullback(grad_output, input_grad=True) is the input's gradient (None if it is not wanted), and adds to\n"
+             "the gradients of the parameters.");
 
 static PyType_Slot slots[] = {
-    {Py_tp_doc, (void *)doc},
-    {Py_tp_members, members},
-    {Py_tp_call, PyVectorcall_Call},
-    {Py_tp_repr, repr},
-    {Py_tp_traverse, traverse},
-    {Py_tp_clear, clear},
-    {Py_tp_dealloc, dealloc},
-    {0, NULL},
+    {Py_tp_doc, (void *)doc},   {Py_tp_members, members}, {Py_tp_call, PyVectorcall_Call}, {Py_tp_repr, repr},
+    {Py_tp_traverse, traverse}, {Py_tp_clear, clear},     {Py_tp_dealloc, dealloc},        {0, NULL},
 };
 
 static PyType_Spec spec = {

@@ -8,12 +8,12 @@
 #include <stdatomic.h>
 
 typedef struct {
-    PyTypeObject *layer;            /* _Layer: what all layers share */
-    PyTypeObject *conv;             /* _Conv(_Layer): what both convolutions share */
-    PyTypeObject *pullback;         /* what vjp returns beside the output */
-    PyObject *num_threads_var;      /* ContextVar; None means: the process-wide number */
-    atomic_int num_threads;         /* process-wide */
-    PyObject *forward_name;         /* the interned string "forward" */
+    PyTypeObject *layer;       /* _Layer: what all layers share */
+    PyTypeObject *conv;        /* _Conv(_Layer): what both convolutions share */
+    PyTypeObject *pullback;    /* what vjp returns beside the output */
+    PyObject *num_threads_var; /* ContextVar; None means: the process-wide number */
+    atomic_int num_threads;    /* process-wide */
+    PyObject *forward_name;    /* the interned string "forward" */
 } pc_state;
 
 extern struct PyModuleDef pc_module;

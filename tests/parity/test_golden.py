@@ -66,6 +66,38 @@ def test_the_golden_files_hold_enough() -> None:
     assert sum(file.stat().st_size for file in GOLDEN.iterdir()) < 5_000_000
 
 
+def test_the_cases_reach_the_fast_paths_of_torch() -> None:
+    """It has other code beyond 20,480 elements, from 16 samples, for 1x1 and depthwise layers."""
+    for layer in LAYERS:
+        cases = [case for case in CASES if case.layer == layer]
+        assert any(np.prod(case.shape) > 20_480 for case in cases)
+        assert any(len(case.shape) == 4 and case.shape[0] >= 16 for case in cases)
+        assert any(len(case.shape) == 3 for case in cases)
+        assert any(case.shape[0] == 0 for case in cases)
+    for layer in ("Conv2d", "ConvTranspose2d"):
+        large = [case for case in CASES if case.layer == layer and np.prod(case.shape) > 20_480]
+        assert any(case.arguments["kernel_size"] == 1 for case in large)
+        assert any(case.arguments.get("groups") == case.arguments["in_channels"] for case in large)
+
+
+@pytest.mark.parametrize("values", ["integer", "real"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("layer", LAYERS)
+def test_the_comparison_notices_one_wrong_element(layer: str, dtype: str, values: str) -> None:
+    kind = (layer, dtype, values, False)
+    case = next(c for c in CASES if (c.layer, c.dtype, c.values, c.sampled) == kind)
+    expected = expected_of(case)
+    del expected["shape"]
+    actual = run_layer(case)
+    check(case, actual, expected)
+    for name in actual:
+        wrong = {key: array.copy() for key, array in actual.items()}
+        place = wrong[name].reshape(-1)
+        place[np.abs(place).argmax()] *= 1 + (1e-3 if dtype == "float32" else 1e-7)
+        with pytest.raises(AssertionError):
+            check(case, wrong, expected)
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_layer(case: Case) -> None:
     expected = expected_of(case)

@@ -88,14 +88,17 @@ def test_bias_by_truth() -> None:
 
 
 def test_conv_validation_order() -> None:
-    """Of two wrong arguments the message names the one that torch names."""
+    """Of two wrong arguments the first in this list is named.
+
+    A difference: an unknown string is named before channels and groups; the rest is torch's order.
+    """
     wrongs: list[tuple[dict[str, Any], str]] = [
+        ({"padding": "foo"}, "Invalid padding string 'foo'"),
+        ({"padding_mode": "x"}, "padding_mode must be one of"),
         ({"groups": 0}, "groups must be a positive integer"),
         ({"in_channels": 3, "groups": 2}, "in_channels must be divisible by groups"),
         ({"out_channels": 5, "groups": 2}, "out_channels must be divisible by groups"),
-        ({"padding": "foo"}, "Invalid padding string 'foo'"),
         ({"padding": "same", "stride": 2}, "padding='same' is not supported for strided"),
-        ({"padding_mode": "x"}, "padding_mode must be one of"),
     ]
     base = {"in_channels": 4, "out_channels": 4, "kernel_size": 3}
     for (first, message), (second, _) in itertools.combinations(wrongs, 2):

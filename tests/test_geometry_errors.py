@@ -1,15 +1,27 @@
-"""What csrc/geom says about a wrong size: torch's words, and arithmetic that is right.
+"""What csrc/geom refuses, and in which words: torch's, and arithmetic that is right.
 
-Whoever looks for torch's explanation of an error should find it, so the words are compared with
-those of torch 2.13 letter by letter, up to the place where ours go on.
+Whoever looks for torch's explanation of an error should find it, so the words are those of torch
+2.13, up to the place where ours go on.
 """
 
 from collections.abc import Callable
 from typing import Any
 
+import geometry_reference as ref
 import pytest
-from geometry_library import INT64_MAX, Failure, Geometry, check_arithmetic, load, square
+from geometry_library import (
+    INT64_MAX,
+    INT64_MIN,
+    Failure,
+    Geometry,
+    check_arithmetic,
+    load,
+    load_checked,
+    outcome,
+    square,
+)
 from geometry_reference import CIRCULAR, REFLECT, REPLICATE, SAME, Window
+from guarded import in_fork
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +32,12 @@ def geom() -> Geometry:
     return room
 
 
+@pytest.fixture(scope="session")
+def checked() -> Geometry:
+    """The room with the sanitizer."""
+    return load_checked()
+
+
 def text_of(function: Callable[..., Any], *arguments: Any) -> str:
     """Return the text of a call that must fail for a wrong value."""
     with pytest.raises(Failure) as caught:
@@ -27,6 +45,103 @@ def text_of(function: Callable[..., Any], *arguments: Any) -> str:
     assert caught.value.kind is ValueError
     return caught.value.text
 
+
+# ---- what crashed others, or gave them a wrapped size ----
+
+CRASHED_OTHERS = {
+    "stride 0": ("conv", (1, 1, 5, 5), 1, 1, 1, square(2, stride=(1, 0)), ValueError),
+    "stride 0 pool": ("pool", (1, 1, 5, 5), square(2, stride=(0, 0)), ValueError),
+    "kernel 0": ("pool", (1, 1, 5, 5), square(0), ValueError),
+    "dilation 0": ("pool", (1, 1, 5, 5), square(2, dilation=(0, 1)), ValueError),
+    "groups 0": ("conv", (1, 1, 5, 5), 1, 1, 0, square(1), ValueError),
+    "groups lowest": ("conv", (1, 1, 5, 5), 1, 1, INT64_MIN, square(1), ValueError),
+    "channels lowest over -1": ("conv", (1, 1, 5, 5), INT64_MIN, 1, -1, square(1), ValueError),
+    "kernel larger than input": ("conv", (1, 1, 2, 2), 1, 1, 1, square(3), ValueError),
+    "wraps to a positive size": (
+        *("conv", (1, 1, 5, 5), 1, 1, 1),
+        Window(
+            (8608480567731124087, 1), (1, 1), (1250999896764, 1), ((1250999896764,) * 2, (0, 0))
+        ),
+        MemoryError,
+    ),
+    "kernel area wraps to 0": ("pool", (1, 1, 5, 5), square(2**32), MemoryError),
+    "weight bytes wrap": ("conv", (1, 2**30, 5, 5), 2**30, 2**28, 1, square(3), MemoryError),
+    "weight of 2**33 elements": (
+        *("conv", (1, 2**10, 128, 128), 2**10, 2**9, 1, square(128)),
+        {"oh": 1, "oc": 2**9},
+    ),
+    "dilation 2**31 with same": (
+        *("conv", (1, 1, 5, 5), 1, 1, 1, square(3, dilation=(2**31, 2**31), rule=SAME)),
+        {"oh": 5, "pl": 2**31},
+    ),
+    "dilation 1879048192 transposed": (
+        *("conv_transpose", (1, 1, 2, 2), 1, 1, 1, square(3, dilation=(1879048192,) * 2)),
+        MemoryError,
+    ),
+    "stride 2**32 transposed": (
+        *("conv_transpose", (1, 1, 2, 2), 1, 1, 1, Window((1, 1), (2**32, 1))),
+        {"ih": 2**32 + 1, "sh": 2**32},
+    ),
+    "output padding above stride": (
+        *("conv_transpose", (1, 1, 2, 2), 1, 1, 1, square(3), (1, 0), ValueError),
+    ),
+    "output padding -1": ("conv_transpose", (1, 1, 2, 2), 1, 1, 1, square(3), (0, -1), ValueError),
+    "output size absurd": (
+        *("conv_transpose", (1, 1, 2, 2), 1, 1, 1, square(3), (0, 0), (1879048192, 3), ValueError),
+    ),
+    "output size beside a huge stride": (
+        *("conv_transpose", (1, 1, 1, 1), 1, 1, 1, square(3, stride=(INT64_MAX, INT64_MAX))),
+        *((0, 0), (2**40, 3)),
+        {"ih": 2**40, "iw": 3},
+    ),
+    "last start in ceil mode wraps": (
+        *("pool", (1, 1, 2**62 + 2, 1), Window((1, 1), (2**62, 1), ceil_mode=True)),
+        MemoryError,
+    ),
+    "empty with a huge axis": (
+        *("conv", (1, 1, 0, 4634247419717959497), 1, 1, 1, square(1), ValueError),
+    ),
+    "all empty": ("pool", (0, 0, 0, 0), square(1), ValueError),
+    "negative shape": ("conv", (-1, 1, 5, 5), 1, 1, 1, square(1), ValueError),
+    "negative padding of zeros": (
+        *("conv", (1, 1, 5, 5), 1, 1, 1, square(1, pad=((0, -1), (0, 0))), ValueError),
+    ),
+    "all rows cropped": (
+        "conv",
+        *((1, 1, 5, 5), 1, 1, 1, square(1, pad=((-5, 3), (0, 0)), mode=REPLICATE)),
+        ValueError,
+    ),
+    "crop of all there is": (
+        "conv",
+        *((1, 1, 5, 5), 1, 1, 1, square(1, pad=((INT64_MIN, INT64_MIN), (0, 0)), mode=REFLECT)),
+        ValueError,
+    ),
+    "pooled size above 32 bits": (
+        *("pool", (1, 1, 2**40, 1), Window((1, 1))),
+        {"oh": 2**40, "ih": 2**40},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CRASHED_OTHERS)
+def test_what_crashed_others(geom: Geometry, name: str) -> None:
+    method, *arguments, expected = CRASHED_OTHERS[name]
+    got = outcome(getattr(geom, method), *arguments)
+    if isinstance(expected, dict):
+        assert isinstance(got, dict)
+        assert {key: got[key] for key in expected} == expected
+    else:
+        assert got is expected
+    assert got == outcome(getattr(ref, method), *arguments)
+
+
+@in_fork
+def test_what_crashed_others_overflows_nothing(checked: Geometry) -> None:
+    for method, *arguments, _ in CRASHED_OTHERS.values():
+        outcome(getattr(checked, method), *arguments)
+
+
+# ---- the words ----
 
 CONV = ("conv", (1, 1, 8, 9), 1, 1, 1)
 BACK = ("conv_transpose", (1, 1, 5, 6), 1, 1, 1)
