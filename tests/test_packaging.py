@@ -98,9 +98,10 @@ def test_typing_files_are_installed() -> None:
 
 
 def test_stubs_agree_with_the_extension() -> None:
-    """`mypy.stubtest` compares names, signatures and defaults with what the extension really
-    has."""
-    command = [sys.executable, "-m", "mypy.stubtest", "--concise", "--ignore-disjoint-bases"]
+    """`mypy.stubtest` compares names, signatures and defaults with what the extension has."""
+    # Which C types cannot be bases together is no part of the interface.
+    options = ["--concise", "--ignore-disjoint-bases"]
+    command = [sys.executable, "-m", "mypy.stubtest", *options, "pyconv._core"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=PACKAGE.parent)
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -128,13 +128,16 @@ class Conv(NamedTuple):
         return (channels, *size) if self.n is None else (self.n, channels, *size)
 
 
+KINDS = ["row", "channels", "both", "map", "grouped", "depthwise", "deep"]
+
+
 @st.composite
 def channels_and_size(draw: st.DrawFn) -> tuple[int, int, int, Pair]:
     """Draw groups, input and output channels of a group, and the size that the tiles run over.
 
     Each kind stretches what one family of kernels vectorises, and keeps the rest small.
     """
-    kind = draw(st.sampled_from(["row", "channels", "both", "map", "grouped", "depthwise"]))
+    kind = draw(st.sampled_from(KINDS))
     if kind == "row":
         return 1, draw(few), draw(few), (draw(few), draw(column_edge))
     if kind == "channels":
@@ -143,6 +146,8 @@ def channels_and_size(draw: st.DrawFn) -> tuple[int, int, int, Pair]:
         return 1, draw(few), draw(row_edge), (draw(few), draw(column_edge))
     if kind == "map":
         return 1, draw(st.integers(1, 9)), draw(row_edge), (draw(small), draw(small))
+    if kind == "deep":  # more than one block of channels
+        return 1, draw(st.sampled_from([65, 130])), draw(few), (draw(few), draw(column_edge))
     if kind == "grouped":
         return draw(st.integers(2, 4)), draw(small), draw(row_edge), (draw(small), draw(small))
     return draw(row_edge), 1, draw(st.integers(1, 2)), (draw(few), draw(column_edge))

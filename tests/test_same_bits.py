@@ -87,6 +87,12 @@ CASES = {
     "depthwise": Case(2, 24, 24, 24, (14, 37), (3, 3), padding=(1, 1)),
     "depthwise-strided": Case(2, 10, 10, 20, (15, 30), (5, 5), (2, 2), (2, 2)),
     "channels": Case(4, 1, 70, 65, (5, 5), (3, 3), padding=(1, 1)),
+    # more than a slab of scratch holds: cut into bands, columns, blocks of channels
+    "bands": Case(1, 1, 16, 7, (75, 110), (3, 3), padding=(1, 1)),
+    "columns": Case(1, 1, 19, 3, (5, 2100), (3, 5), padding=(1, 2)),
+    "blocks": Case(1, 1, 150, 9, (13, 90), (3, 3), padding=(1, 1)),
+    "blocks of outputs": Case(1, 1, 9, 150, (13, 90), (3, 3), (2, 2), (1, 1)),
+    "window": Case(2, 1, 3, 5, (40, 44), (31, 33), padding=(15, 16)),
 }
 
 

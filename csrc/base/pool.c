@@ -6,7 +6,9 @@
  * was never created, costs time and nothing else.
  *
  * fork: the child has no workers, whatever the parent had. The handlers hold the lock across the fork, so the child
- * finds the state whole, and then forget the workers; the next run starts new ones.
+ * finds the state whole, and then forget the workers; the next run starts new ones. A caller that forked in the middle
+ * of its own run (a signal handler can) does the whole run again in the child: what a worker had drawn there will never
+ * be finished, and tasks write all they read.
  */
 #include "base/pool.h"
 
@@ -36,6 +38,7 @@ static bool busy;            /* under the lock, as all below */
 static int workers;
 static unsigned long serial; /* of the last announcement */
 static pc_run *current;      /* NULL between runs */
+static unsigned long forks;  /* that this process is away from the first */
 
 static void before_fork(void) { pthread_mutex_lock(&lock); }
 
@@ -43,6 +46,7 @@ static void after_fork_parent(void) { pthread_mutex_unlock(&lock); }
 
 static void after_fork_child(void)
 {
+    forks++;
     workers = 0;
     busy = false;
     current = NULL;
@@ -121,6 +125,7 @@ void pc_pool_run(int count, pc_task task, void *context)
     pc_run run = {.task = task, .context = context, .count = count, .inside = 0};
     atomic_init(&run.next, 0);
     bool shared = false;
+    const unsigned long born = forks;
     if (count > 1) {
         pthread_once(&once, register_fork);
         pthread_mutex_lock(&lock);
@@ -136,7 +141,10 @@ void pc_pool_run(int count, pc_task task, void *context)
         pthread_mutex_unlock(&lock);
     }
     draw(&run);
-    if (shared) {
+    if (shared && forks != born) {
+        atomic_store_explicit(&run.next, 0, memory_order_relaxed);
+        draw(&run);
+    } else if (shared) {
         pthread_mutex_lock(&lock);
         current = NULL; /* whoever has not come yet need not */
         while (run.inside > 0) {

@@ -102,12 +102,22 @@ const char *pc_dtype_name(pc_dtype dtype) { return dtype == PC_F32 ? "float32" :
 
 /* ---- in ---- */
 
+/* Interned, so that asking often does not fill the interpreter's cache of attributes with names that nobody else has. */
+static bool has_attribute(PyObject *value, const char *name)
+{
+    PyObject *interned = PyUnicode_InternFromString(name);
+    bool has = interned && PyObject_HasAttr(value, interned);
+    Py_XDECREF(interned);
+    PyErr_Clear();
+    return has;
+}
+
 /* Nothing that np.asarray understands, but DLPack: np.asarray would wrap it in an object array. */
 static bool speaks_dlpack_only(PyObject *value)
 {
-    return PyObject_HasAttrString(value, "__dlpack__") && !PyObject_HasAttrString(value, "__array__") &&
-           !PyObject_HasAttrString(value, "__array_interface__") &&
-           !PyObject_HasAttrString(value, "__array_struct__") && !PyObject_CheckBuffer(value);
+    return has_attribute(value, "__dlpack__") && !has_attribute(value, "__array__") &&
+           !has_attribute(value, "__array_interface__") && !has_attribute(value, "__array_struct__") &&
+           !PyObject_CheckBuffer(value);
 }
 
 static PyObject *from_dlpack(PyObject *value)
@@ -156,9 +166,10 @@ PyObject *pc_array_open(PyObject *value, const char *who, const char *name, pc_d
     return array;
 }
 
-static void no_memory(const char *who, const char *name, PyObject *shape, const char *type)
+static void no_memory(const char *who, const char *what, const char *name, PyObject *shape, const char *type)
 {
-    PyErr_Format(PyExc_MemoryError, "%s: cannot allocate %s of shape %.200S and type %s", who, name, shape, type);
+    PyErr_Format(PyExc_MemoryError, "%s: cannot allocate %s%s of shape %.200S and type %s", who, what, name, shape,
+                 type);
     Py_XDECREF(shape);
 }
 
@@ -179,7 +190,10 @@ static PyObject *converted(PyObject *array, int number, const char *who, const c
         PyErr_Clear();
         PyObject *shape = pc_array_shape_object(array);
         if (shape) {
-            no_memory(who, name, shape, number == NPY_FLOAT ? "float32" : number == NPY_DOUBLE ? "float64" : "int64");
+            no_memory(who, "a copy of ", name, shape,
+                      number == NPY_FLOAT    ? "float32"
+                      : number == NPY_DOUBLE ? "float64"
+                                             : "int64");
         }
     }
     return copy;
@@ -338,7 +352,10 @@ static PyObject *new_array(int rank, const int64_t *shape, int number, const cha
         PyErr_Clear();
         PyObject *tuple = PyArray_IntTupleFromIntp(rank, sizes);
         if (tuple) {
-            no_memory(who, name, tuple, number == NPY_FLOAT ? "float32" : number == NPY_DOUBLE ? "float64" : "int64");
+            no_memory(who, "", name, tuple,
+                      number == NPY_FLOAT    ? "float32"
+                      : number == NPY_DOUBLE ? "float64"
+                                             : "int64");
         }
     }
     return array;
@@ -382,7 +399,7 @@ PyObject *pc_parameter_new(int rank, const int64_t *shape, pc_dtype dtype, const
     if (!memory) {
         PyObject *tuple = PyArray_IntTupleFromIntp(rank, sizes);
         if (tuple) {
-            no_memory(who, name, tuple, pc_dtype_name(dtype));
+            no_memory(who, "", name, tuple, pc_dtype_name(dtype));
         }
         return NULL;
     }

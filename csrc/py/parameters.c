@@ -35,7 +35,8 @@ bool pc_conv_new_parameters(const pc_conv_config *config, pc_dtype dtype, bool h
     parameters[PC_BIAS] = NULL;
     for (int i = 0; i < (has_bias ? 2 : 1); i++) {
         form wanted = form_of(config, i);
-        parameters[i] = pc_parameter_new(wanted.rank, wanted.shape, dtype, who, i == PC_WEIGHT ? "weight" : "bias");
+        parameters[i] =
+            pc_parameter_new(wanted.rank, wanted.shape, dtype, who, i == PC_WEIGHT ? "the weight" : "the bias");
         if (!parameters[i]) {
             if (i == PC_BIAS) {
                 Py_CLEAR(parameters[PC_WEIGHT]);

@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <string.h>
 #include <sched.h>
+#include <unistd.h>
 
 #include "kernels/kernels.h"
 
@@ -71,7 +72,8 @@ typedef struct {
     int64_t *state;   /* the floating-point control word there */
     float *product;   /* a product below the normal range, computed there */
     int inner;        /* indices of the run inside each task; 0 for none */
-    atomic_int entered;
+    int pause;        /* so many microseconds a task takes */
+    atomic_int entered, left;
     atomic_int wait;  /* tasks stay until it is 0 */
     atomic_int wrong_count;
     int count;
@@ -132,6 +134,8 @@ static void pool_task(void *context, int index, int count)
     while (atomic_load(&test->wait)) {
         sched_yield();
     }
+    usleep((useconds_t)test->pause);
+    atomic_fetch_add(&test->left, 1);
 }
 
 /* One run, with a caller whose floating-point state is `state` (-1: as it is). Returns the state after the run. */

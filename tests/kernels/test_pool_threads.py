@@ -33,7 +33,9 @@ class PoolTest(ctypes.Structure):
         ("state", pointer),
         ("product", pointer),
         ("inner", ctypes.c_int),
+        ("pause", ctypes.c_int),
         ("entered", ctypes.c_int),
+        ("left", ctypes.c_int),
         ("wait", ctypes.c_int),
         ("wrong_count", ctypes.c_int),
         ("count", ctypes.c_int),
@@ -52,9 +54,10 @@ class Pool:
         """Return the number of threads that the pool says it has."""
         return int(self.library.c.pc_pool_workers())
 
-    def run(self, count: int, *, inner: int = 0, state: int = -1) -> "Run":
-        """Run `count` tasks and check that each index came once."""
+    def run(self, count: int, *, inner: int = 0, pause: int = 0, state: int = -1) -> "Run":
+        """Run `count` tasks, of `pause` microseconds each, and check that each index came once."""
         run = self.prepare(count, inner=inner)
+        run.test.pause = pause
         run.go(state)
         run.check()
         return run
@@ -74,7 +77,7 @@ class Run:
         self.state = (ctypes.c_int64 * MOST)()
         self.product = (ctypes.c_float * MOST)()
         notes = [ctypes.addressof(a) for a in (self.hits, self.thread, self.state, self.product)]
-        self.test = PoolTest(pool.door, *notes, inner, 0, int(wait), 0, count)
+        self.test = PoolTest(pool.door, *notes, inner, 0, 0, 0, int(wait), 0, count)
         self.state_after = 0
 
     def go(self, state: int = -1) -> None:
@@ -90,11 +93,12 @@ class Run:
         self.oracle.oracle_pool_let_go(ctypes.byref(self.test))
 
     def check(self) -> None:
-        """Each index once, with the right count, and no other index."""
+        """Each index once, with the right count, no other index, and every task has ended."""
         expected = [1] * self.count + [0] * (MOST - self.count)
         assert list(self.hits) == expected
         assert self.test.wrong_count == 0
         assert self.entered() == self.count * (self.inner or 1)
+        assert self.test.left == self.count
 
     def threads(self) -> set[int]:
         """Return the threads that ran tasks."""
@@ -168,6 +172,14 @@ def test_each_index_once(libraries: list[str]) -> None:
 
 
 @in_child
+def test_the_caller_waits_for_the_last(libraries: list[str]) -> None:
+    """Tasks that take long are all done when the run returns, and more than one thread did them."""
+    pool = Pool(libraries)
+    for _ in range(10):
+        assert len(pool.run(6, pause=3000).threads()) > 1
+
+
+@in_child
 def test_no_worker_for_one_task(libraries: list[str]) -> None:
     """A single task, or none, is done by the caller without waking or making anybody."""
     pool = Pool(libraries)
@@ -207,7 +219,7 @@ def test_a_second_caller_works_alone(libraries: list[str]) -> None:
     pool = Pool(libraries)
     with busy(pool) as other:
         for count in (2, 8, 33):
-            alone = pool.run(count)
+            alone = pool.run(count, pause=2000)  # time enough for others to come
             assert len(alone.threads()) == 1
             assert not alone.threads() & other.threads()
     pool.run(16)
@@ -278,7 +290,7 @@ def test_fork_while_busy(libraries: list[str]) -> None:
 
         def child() -> None:
             pool.run(5)
-            assert pool.workers() == len(tasks()) - 1
+            assert 0 < pool.workers() == len(tasks()) - 1
 
         for _ in range(5):
             in_a_fork(child)
@@ -320,11 +332,13 @@ def test_threads_that_cannot_be_made(libraries: list[str]) -> None:
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     used = pages * resource.getpagesize()
     _, most = resource.getrlimit(resource.RLIMIT_AS)
+    before = len(tasks())
     prepared = [pool.prepare(64) for _ in range(3)]
     for run, room in zip(prepared, (0, 3 << 20, 6 << 20), strict=True):
         resource.setrlimit(resource.RLIMIT_AS, (used + room, most))
         run.go()
     few = pool.workers()
+    assert few == len(tasks()) - before
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
     for run in prepared:
         run.check()
