@@ -59,7 +59,7 @@ def layers(networks: set[str]) -> Iterator[dict[str, str]]:
 
 def conv_rows(layer: dict[str, str], n: int, rng: np.random.Generator) -> Iterator[Row]:
     """Forward, input gradient and weight gradient of a convolution or a transposed one."""
-    v = {k: int(layer[k]) for k in "C H W K kh kw sh sw ph pw dh dw groups oph opw OH OW".split()}
+    v = {name: int(number) for name, number in layer.items() if number.isdecimal()}
     transposed = layer["op"] == "deconv"
     stride, padding, dilation = (v["sh"], v["sw"]), (v["ph"], v["pw"]), (v["dh"], v["dw"])
     extra = (v["oph"], v["opw"])
@@ -116,7 +116,7 @@ def conv_rows(layer: dict[str, str], n: int, rng: np.random.Generator) -> Iterat
 
 def pool_rows(layer: dict[str, str], n: int, rng: np.random.Generator) -> Iterator[Row]:
     """Values, values with indices, and the gradient of a pool."""
-    v = {k: int(layer[k]) for k in "C H W kh kw sh sw ph pw OH OW".split()}
+    v = {name: int(number) for name, number in layer.items() if number.isdecimal()}
     kernel, stride, padding = (v["kh"], v["kw"]), (v["sh"], v["sw"]), (v["ph"], v["pw"])
     x = rng.standard_normal((n, v["C"], v["H"], v["W"]), np.float32)
     tx = torch.from_numpy(x)
@@ -230,14 +230,18 @@ def main() -> int:
                     continue
                 ours, theirs = timed(row, args.seconds)
                 ratios[name] = min(theirs) / min(ours)
-                shown = (f"{1e3 * min(t):8.3f} {1e3 * statistics.median(t):8.3f}" for t in (ours, theirs))
-                print(f"{name:48} {' '.join(shown)}  {ratios[name]:6.2f}", flush=True)
+                shown = " ".join(
+                    f"{1e3 * min(times):8.3f} {1e3 * statistics.median(times):8.3f}"
+                    for times in (ours, theirs)
+                )
+                print(f"{name:48} {shown}  {ratios[name]:6.2f}", flush=True)
     if not ratios:
         print(f"no such network: {args.networks}", file=sys.stderr)
         return 2
     right = [r for r in ratios.values() if r > 0]
     mean = math.exp(sum(map(math.log, right)) / len(right)) if right else 0.0
-    print(f"{len(ratios)} rows, {len(ratios) - len(right)} wrong, geometric mean {mean:.2f}; the slowest:")
+    wrong = len(ratios) - len(right)
+    print(f"{len(ratios)} rows, {wrong} wrong, geometric mean {mean:.2f}; the slowest:")
     for name in sorted(ratios, key=ratios.__getitem__)[:10]:
         print(f"  {ratios[name]:6.2f}  {name}")
     return int(args.floor is not None and min(ratios.values()) < args.floor)

@@ -180,6 +180,9 @@ def test_parameters_that_crashed_others() -> None:
         (ValueError, lambda: pyconv.MaxPool2d(3, stride=0)),
         (ValueError, lambda: pyconv.Conv2d(4, 4, 3, groups=-(2**63))),
         (ValueError, lambda: pyconv.Conv2d(4, 4, 3, groups=0)),
+        (MemoryError, lambda: pyconv.Conv2d(1, 1, 3, dilation=2**62)),
+        (MemoryError, lambda: pyconv.ConvTranspose2d(1, 1, (1, 5), dilation=2**61)),
+        (MemoryError, lambda: pyconv.MaxPool2d((3, 1), dilation=2**62)),
         (MemoryError, lambda: pyconv.Conv2d(2**30, 2**28, 3)),
         (MemoryError, lambda: pyconv.Conv2d(256, 512, 65536)),
         (MemoryError, lambda: pyconv.ConvTranspose2d(1, 1, 2, dilation=1879048192)(x)),
@@ -244,6 +247,29 @@ def test_words_for_padding() -> None:
     )
     for name in POOLS:
         fails(TypeError, lambda: make(name, padding="same"), name, "padding")
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize(
+    ("mode", "over", "words"),
+    [
+        ("reflect", 0, "Padding size should be less than the corresponding input dimension"),
+        ("circular", 1, "Padding value causes wrapping around more than once"),
+    ],
+)
+def test_limits_of_padding_modes(mode: str, over: int, words: str, axis: int) -> None:
+    """Each mode reaches so far beyond the image and no further; up to there it is np.pad."""
+    size = image.shape[2 + axis]
+    for side in (0, 1):
+        sides = [[1, 1], [1, 1]]
+        sides[axis][side] = size + over
+        layer = make("Conv2d", padding=sides, padding_mode=mode)
+        fails(ValueError, lambda: layer(image), "Conv2d(3, 6): ", words, str(size))
+        sides[axis][side] -= 1
+        layer = make("Conv2d", padding=sides, padding_mode=mode)
+        words_of_numpy: Any = {"reflect": "reflect", "circular": "wrap"}[mode]
+        bordered = np.pad(image, ((0, 0), (0, 0), *sides), words_of_numpy)
+        assert np.array_equal(layer(image), F.conv2d(bordered, layer.weight, layer.bias))
 
 
 @pytest.mark.parametrize("name", POOLS)

@@ -45,6 +45,8 @@ def interrupted_after(seconds: float) -> Iterator[None]:
             os.kill(os.getpid(), signal.SIGINT)
             wait = 5.0
 
+    # A shell that starts a job in the background lets it ignore SIGINT.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     thread = threading.Thread(target=interrupt)
     thread.start()
     try:

@@ -34,7 +34,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t announced = PTHREAD_COND_INITIALIZER;
 static pthread_cond_t left = PTHREAD_COND_INITIALIZER;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
-static bool busy;            /* under the lock, as all below */
+static bool busy; /* under the lock, as all below */
 static int workers;
 static unsigned long serial; /* of the last announcement */
 static pc_run *current;      /* NULL between runs */

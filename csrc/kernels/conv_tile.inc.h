@@ -86,11 +86,11 @@ PC_INLINE void PC_LOCAL(tile_body)(const pc_tile_args *a, const int rows, const 
 #define PC_TILE(rows)                                                                                                  \
     case rows:                                                                                                         \
         if (vectors == 1) {                                                                                            \
-            PC_LOCAL(tile_body)(a, rows, 1);                                                                                  \
+            PC_LOCAL(tile_body)(a, rows, 1);                                                                           \
         } else if (PC_TILE_VECTORS == 2 || vectors == 2) {                                                             \
-            PC_LOCAL(tile_body)(a, rows, 2);                                                                                  \
+            PC_LOCAL(tile_body)(a, rows, 2);                                                                           \
         } else {                                                                                                       \
-            PC_LOCAL(tile_body)(a, rows, PC_TILE_VECTORS);                                                                    \
+            PC_LOCAL(tile_body)(a, rows, PC_TILE_VECTORS);                                                             \
         }                                                                                                              \
         break;
 

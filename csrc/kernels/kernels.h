@@ -23,13 +23,13 @@
  * behind each offset. `scal` is read exactly. `out` is read and written exactly. 1 <= rows <= tile_rows and
  * 1 <= columns <= tile_columns of the table; the counts may be 0. Without FMA in the ISA, fma is a product and a sum. */
 typedef struct {
-    void *out;                         /* T */
+    void *out; /* T */
     int64_t out_step;
     int64_t rows, columns;
-    const void *init;                  /* T, or NULL */
+    const void *init; /* T, or NULL */
     int64_t init_step;
     bool accumulate;
-    const void *vec, *scal;            /* T */
+    const void *vec, *scal; /* T */
     int64_t outer, vec_outer, scal_outer;
     int64_t row_count, col_count;
     const int64_t *vec_row, *vec_col;
@@ -61,8 +61,8 @@ typedef struct {
 } pc_pool_args;
 
 typedef struct {
-    int64_t lanes;                    /* elements of a vector */
-    int64_t tile_rows, tile_columns;  /* the most that conv_tile takes */
+    int64_t lanes;                   /* elements of a vector */
+    int64_t tile_rows, tile_columns; /* the most that conv_tile takes */
 #define PC_KERNEL(name, f32, f64, args) void (*name)(const args *);
 #include "kernels/kernels.def"
 #undef PC_KERNEL

@@ -32,9 +32,9 @@
 #include "ops/sweep.h"
 
 enum {
-    GRAIN = 1 << 20, /* multiply-adds below which a second thread costs more than it brings */
+    GRAIN = 1 << 20,        /* multiply-adds below which a second thread costs more than it brings */
     PADDED_BYTES = 1 << 20, /* of a padded gradient, unless a single channel is larger */
-    WIDE_PADDING = 4 /* from here on a forward pass asks whether taps in padding may be left out */
+    WIDE_PADDING = 4        /* from here on a forward pass asks whether taps in padding may be left out */
 };
 
 /* What both passes share, and what their names for it are. */
@@ -47,9 +47,9 @@ typedef struct {
     const pc_kernels *kernels;
     bool forward;
     bool skip, exact;
-    int64_t rows, depth;                 /* outputs and source channels of a group */
+    int64_t rows, depth; /* outputs and source channels of a group */
     int64_t out_h, out_w;
-    int64_t p_step, c_step;              /* in the weight */
+    int64_t p_step, c_step; /* in the weight */
 } pc_pass;
 
 /* One thread's memory. Called once to count and once to use. */
@@ -175,8 +175,8 @@ static void run_item(const pc_item *b, int64_t sample, int64_t group, int64_t p_
 
     for (int64_t c = 0; c < pass->depth; c += b->cut->channels) {
         const int64_t channels = pc_min(b->cut->channels, pass->depth - c);
-        pc_slab_pack(slab, &s->y, &s->x, pass->call->dtype, b->work.slab, pass->source, sample,
-                     group * pass->depth + c, channels, 0.0);
+        pc_slab_pack(slab, &s->y, &s->x, pass->call->dtype, b->work.slab, pass->source, sample, group * pass->depth + c,
+                     channels, 0.0);
         pc_tile_args tile = {
             .vec = b->work.slab,
             .init_step = 1,
@@ -305,8 +305,7 @@ static bool reached(int64_t pixel, int64_t stride, int64_t pad, int64_t taps, in
 static void fill_unreached(const pc_pass *pass, int index, int count)
 {
     const pc_conv_geom *g = pass->geom;
-    if (pass->forward ||
-        (pc_remainders(g->sh, g->dh, g->kh) == g->sh && pc_remainders(g->sw, g->dw, g->kw) == g->sw)) {
+    if (pass->forward || (pc_remainders(g->sh, g->dh, g->kh) == g->sh && pc_remainders(g->sw, g->dw, g->kw) == g->sw)) {
         return;
     }
     for (int64_t plane = index; plane < g->n * g->ic; plane += count) {
@@ -450,18 +449,18 @@ void pc_conv_forward(const pc_conv_geom *geom, void *out, const pc_tensor *in, c
                      pc_call *call)
 {
     pc_pass pass = {.geom = geom,
-                 .source = in,
-                 .weight = weight,
-                 .init = bias,
-                 .out = out,
-                 .call = call,
-                 .kernels = pc_kernels_for(call->dtype),
-                 .forward = true,
-                 .rows = geom->oc / geom->g,
-                 .depth = geom->ic / geom->g,
-                 .out_h = geom->oh,
-                 .out_w = geom->ow,
-                 .c_step = geom->kh * geom->kw};
+                    .source = in,
+                    .weight = weight,
+                    .init = bias,
+                    .out = out,
+                    .call = call,
+                    .kernels = pc_kernels_for(call->dtype),
+                    .forward = true,
+                    .rows = geom->oc / geom->g,
+                    .depth = geom->ic / geom->g,
+                    .out_h = geom->oh,
+                    .out_w = geom->ow,
+                    .c_step = geom->kh * geom->kw};
     pass.p_step = pass.depth * pass.c_step;
     const int64_t padding = pc_max(pc_max(geom->pt, geom->pb), pc_max(geom->pl, geom->pr));
     pass.skip = geom->pad_mode == PC_PAD_ZEROS && padding >= WIDE_PADDING &&

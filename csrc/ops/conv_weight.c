@@ -27,10 +27,10 @@
 #include "ops/slab.h"
 
 enum {
-    CHUNK = 512,              /* pixels; also what one transposed block and a slab channel hold */
+    CHUNK = 512, /* pixels; also what one transposed block and a slab channel hold */
     SLAB_BYTES = 512 << 10,
     TOTAL_BYTES = 1 << 20,
-    BLOCK_BYTES = 16 << 10,   /* of the transposed block while the lanes go over it: half of L1 */
+    BLOCK_BYTES = 16 << 10, /* of the transposed block while the lanes go over it: half of L1 */
     GRAIN = 1 << 20,
 };
 
@@ -67,13 +67,8 @@ typedef struct {
 static pc_axis axis_of(int64_t size, int64_t count, int64_t stride, int64_t pad, int64_t taps, int64_t dilation,
                        pc_pad_mode mode)
 {
-    return (pc_axis){.size = size,
-                     .stride = stride,
-                     .count = count,
-                     .taps = taps,
-                     .base = -pad,
-                     .delta = dilation,
-                     .mode = mode};
+    return (pc_axis){
+        .size = size, .stride = stride, .count = count, .taps = taps, .base = -pad, .delta = dilation, .mode = mode};
 }
 
 /* Divides `all` into parts of at most `most`, as even as whole units allow. */
@@ -124,8 +119,8 @@ static pc_weight_cut cut_of(const pc_conv_geom *g, const pc_kernels *kernels, pc
     return c;
 }
 
-static pc_weight_work lay_out(pc_slice *slice, const pc_weight_cut *c, const pc_conv_geom *g,
-                              const pc_kernels *kernels, pc_dtype dtype)
+static pc_weight_work lay_out(pc_slice *slice, const pc_weight_cut *c, const pc_conv_geom *g, const pc_kernels *kernels,
+                              pc_dtype dtype)
 {
     const int64_t size = (int64_t)pc_dtype_size(dtype);
     const int64_t taps = c->kernel_rows * g->kw;
@@ -209,8 +204,8 @@ static void run_chunk(const pc_weight_pass *pass, const pc_weight_cut *cut, cons
         sample_step = channel_step * item->channels;
         row_step = slab.row_step;
         for (int64_t s = 0; s < chunk->samples; s++) {
-            pc_slab_pack(&slab, &y, &cut->x, dtype, (char *)work->slab + s * sample_step * size, pass->in,
-                         chunk->n + s, ic, item->channels, 0.0);
+            pc_slab_pack(&slab, &y, &cut->x, dtype, (char *)work->slab + s * sample_step * size, pass->in, chunk->n + s,
+                         ic, item->channels, 0.0);
         }
     }
     if (dtype == PC_F32) {
@@ -284,8 +279,8 @@ static void run_item(const pc_weight_pass *pass, const pc_weight_cut *cut, const
     const pc_conv_geom *g = pass->geom;
     bool first = true;
     /* Lanes without a channel stay zero through all chunks. */
-    memset(work->grad, 0, (size_t)(cut->chunk_n * cut->chunk_h * cut->chunk_w * cut->lanes) *
-                              pc_dtype_size(pass->call->dtype));
+    memset(work->grad, 0,
+           (size_t)(cut->chunk_n * cut->chunk_h * cut->chunk_w * cut->lanes) * pc_dtype_size(pass->call->dtype));
     for (int64_t n = 0; n < g->n; n += cut->chunk_n) {
         for (int64_t y = 0; y < g->oh; y += cut->chunk_h) {
             for (int64_t x = 0; x < g->ow; x += cut->chunk_w) {
@@ -301,8 +296,8 @@ static void run_item(const pc_weight_pass *pass, const pc_weight_cut *cut, const
     }
     const int64_t ic = g->ic / g->g;
     const int64_t oc_step = ic * g->kh * g->kw;
-    const int64_t start = (item->group * (g->oc / g->g) + item->oc) * oc_step + item->ic * g->kh * g->kw +
-                          item->kh * g->kw;
+    const int64_t start =
+        (item->group * (g->oc / g->g) + item->oc) * oc_step + item->ic * g->kh * g->kw + item->kh * g->kw;
     if (pass->call->dtype == PC_F32) {
         write_f32((float *)pass->grad_weight + start, oc_step, g->kh * g->kw, first ? NULL : work->total, item,
                   cut->lanes, g->kw);

@@ -261,8 +261,8 @@ static pc_slab enter_band(const pc_pool_pass_args *p, const pc_pool_cut *cut, co
     int64_t rows = band->rows, columns = band->columns;
     const int64_t y = gradient ? touching(&cut->y, band->y, band->rows, &rows) : band->y;
     const int64_t x = gradient ? touching(&cut->x, band->x, band->columns, &columns) : band->x;
-    const pc_slab slab = pc_slab_of(pc_span_of(&cut->y, y, rows, !gradient),
-                                    pc_span_of(&cut->x, x, columns, !gradient), 1, p->call->dtype);
+    const pc_slab slab = pc_slab_of(pc_span_of(&cut->y, y, rows, !gradient), pc_span_of(&cut->x, x, columns, !gradient),
+                                    1, p->call->dtype);
     pc_slab_rows(&slab, &cut->y, work->tap_row);
     pc_slab_columns(&slab, &cut->x, work->tap_column);
     if (p->call->dtype == PC_F32) {
@@ -356,8 +356,8 @@ pc_status pc_pool_begin(const pc_pool_geom *geom, pc_pool_pass pass, pc_dtype dt
     if (pass != PC_MAX_BACKWARD && geom->n > 0) {
         /* float's kernels number the taps of a window in 32 bits */
         if (__builtin_mul_overflow(geom->kh, geom->kw, &taps) || (dtype == PC_F32 && taps > INT32_MAX)) {
-            return pc_fail(error, PC_MEMORY_ERROR, "a window of %lld x %lld elements is too large",
-                           (long long)geom->kh, (long long)geom->kw);
+            return pc_fail(error, PC_MEMORY_ERROR, "a window of %lld x %lld elements is too large", (long long)geom->kh,
+                           (long long)geom->kw);
         }
         const pc_pool_cut cut = cut_of(geom, pass, kernels, dtype);
         pc_slice slice = {NULL, 0};
@@ -369,7 +369,8 @@ pc_status pc_pool_begin(const pc_pool_geom *geom, pc_pool_pass pass, pc_dtype dt
 
 void pc_max_pool_forward(const pc_pool_geom *geom, void *out, int64_t *indices, const pc_tensor *in, pc_call *call)
 {
-    pc_pool_pass_args p = {.geom = geom, .pass = PC_MAX_FORWARD, .in = in, .out = out, .indices = indices, .call = call};
+    pc_pool_pass_args p = {
+        .geom = geom, .pass = PC_MAX_FORWARD, .in = in, .out = out, .indices = indices, .call = call};
     pc_pool_run(call->threads, run_bands, &p);
 }
 

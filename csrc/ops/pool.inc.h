@@ -96,8 +96,8 @@ static bool PC_LOCAL(scatter)(const pc_pool_pass_args *p, int64_t plane)
     T *to = (T *)p->out + plane * size;
     memset(to, 0, (size_t)size * sizeof(T));
     for (int64_t y = 0; y < g->oh; y++) {
-        const T *row = (const T *)grad->data + plane / g->c * grad->step[0] + plane % g->c * grad->step[1] +
-                       y * grad->step[2];
+        const T *row =
+            (const T *)grad->data + plane / g->c * grad->step[0] + plane % g->c * grad->step[1] + y * grad->step[2];
         const int64_t *where = (const int64_t *)index->data + plane / g->c * index->step[0] +
                                plane % g->c * index->step[1] + y * index->step[2];
         for (int64_t x = 0; x < g->ow; x++) {

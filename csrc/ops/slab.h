@@ -24,9 +24,9 @@
 
 /* One axis of a sweep. `weight_first + k*weight_step` is tap k's place in the weight's axis. */
 typedef struct {
-    int64_t size;   /* of the source */
+    int64_t size; /* of the source */
     int64_t stride;
-    int64_t count;  /* outputs */
+    int64_t count; /* outputs */
     int64_t taps, base, delta;
     int64_t weight_first, weight_step;
     pc_pad_mode mode;

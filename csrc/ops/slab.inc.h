@@ -57,8 +57,9 @@ static void PC_LOCAL(pack)(const pc_slab *slab, const pc_axis *y, const pc_axis 
                     const T *from = (const T *)source->data + sample * source->step[0] +
                                     (channel + c) * source->step[1] + row * source->step[2];
                     for (int64_t s = 0; s < samples; s++) {
-                        PC_LOCAL(pack_row)(x, start_x, slab->x.extent, to + s, samples, from + s * source->step[0],
-                                           source->step[3], padding);
+                        PC_LOCAL(pack_row)
+                        (x, start_x, slab->x.extent, to + s, samples, from + s * source->step[0], source->step[3],
+                         padding);
                     }
                 }
             }

@@ -80,8 +80,7 @@ pc_sweep pc_sweep_at(const pc_conv_geom *g, bool forward, int64_t index)
 static bool axis_leaves(const pc_axis *axis)
 {
     const int64_t last = axis->base + (axis->taps - 1) * axis->delta;
-    return pc_min(axis->base, last) < 0 ||
-           (axis->count - 1) * axis->stride + pc_max(axis->base, last) >= axis->size;
+    return pc_min(axis->base, last) < 0 || (axis->count - 1) * axis->stride + pc_max(axis->base, last) >= axis->size;
 }
 
 bool pc_sweep_leaves(const pc_sweep *sweep)

@@ -9,7 +9,7 @@ enum { FLAT_CHAIN = 2 }; /* up to so many taps the channels share the tap list: 
 
 typedef struct {
     pc_axis y, x;
-    int64_t y0, x0;         /* the first output of the sublattice, and the distance of the next */
+    int64_t y0, x0; /* the first output of the sublattice, and the distance of the next */
     int64_t y_step, x_step;
 } pc_sweep;
 
