@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 from guarded import in_child
-from small_layers import CONVS, LAYERS, Array, image, make
+from small_layers import CONVS, LAYERS, Array, fails, image, make
 
 import pyconv
 import pyconv.functional as F
@@ -240,6 +240,39 @@ def test_weights_that_are_changed_in_place(name: str) -> None:
             with contextlib.suppress(RuntimeError, ValueError):
                 use()
     gc.collect()
+
+
+@pytest.mark.parametrize("name", CONVS)
+@in_child
+def test_a_weight_of_another_shape_is_refused(name: str) -> None:
+    """A reshaped or retyped weight is an error that says so; with its own shape all is well."""
+    layer = make(name)
+    y = layer(image)
+    w = layer.weight
+    shape, dtype = w.shape, w.dtype
+
+    def reshaped(value: Any) -> None:
+        w.shape = value
+
+    def retyped(value: Any) -> None:
+        w.dtype = value
+
+    for change, wrong, right in (
+        (reshaped, shape[::-1], shape),
+        (reshaped, (w.size,), shape),
+        (retyped, np.int32, dtype),
+    ):
+        change(wrong)
+        for use in (
+            lambda: layer(image),
+            lambda: layer.vjp(image),
+            lambda: layer.backward(np.ones_like(y)),
+            lambda: setattr(layer, "weight", np.ones(shape)),
+        ):
+            fails(RuntimeError, use, name, "weight")
+        change(right)
+        assert np.array_equal(layer(image), y)
+        assert layer.weight_grad is None
 
 
 @pytest.mark.parametrize("name", CONVS)

@@ -429,10 +429,9 @@ PyDoc_STRVAR(avg_pool2d_backward_doc,
              "ceil_mode=False, count_include_pad=True, divisor_override=None)\n--\n\n"
              "The input's gradient of avg_pool2d.");
 
-#define FUNCTION(name)                                                                                                 \
-    {                                                                                                                  \
-#name, (PyCFunction)(void (*)(void))name, METH_FASTCALL | METH_KEYWORDS, name##_doc                            \
-    }
+/* clang-format off */
+#define FUNCTION(name) {#name, (PyCFunction)(void (*)(void))name, METH_FASTCALL | METH_KEYWORDS, name##_doc}
+/* clang-format on */
 
 static PyMethodDef methods[] = {
     FUNCTION(conv2d),           FUNCTION(conv2d_backward),
