@@ -261,8 +261,8 @@ static pc_slab enter_band(const pc_pool_pass_args *p, const pc_pool_cut *cut, co
     int64_t rows = band->rows, columns = band->columns;
     const int64_t y = gradient ? touching(&cut->y, band->y, band->rows, &rows) : band->y;
     const int64_t x = gradient ? touching(&cut->x, band->x, band->columns, &columns) : band->x;
-    const pc_slab slab = pc_slab_of(pc_span_of(&cut->y, y, rows, !gradient), pc_span_of(&cut->x, x, columns, !gradient),
-                                    1, p->call->dtype);
+    const pc_slab slab =
+        pc_slab_of(pc_span_of(&cut->y, y, rows, true), pc_span_of(&cut->x, x, columns, true), 1, p->call->dtype);
     pc_slab_rows(&slab, &cut->y, work->tap_row);
     pc_slab_columns(&slab, &cut->x, work->tap_column);
     if (p->call->dtype == PC_F32) {
