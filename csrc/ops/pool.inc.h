@@ -48,6 +48,36 @@ static void PC_LOCAL(divisors)(const pc_pool_work *work, const pc_pool_pass_args
     }
 }
 
+/* Planes with a single output: their chains wait for each add, so a few planes go side by side. Each plane's sum has
+ * the order that the kernel's has, straight from the input. */
+static void PC_LOCAL(global_averages)(const pc_pool_pass_args *p, const pc_pool_work *work, int64_t first, int64_t last)
+{
+    const pc_pool_geom *g = p->geom;
+    const int64_t *step = p->in->step;
+    const int64_t top = pc_max(0, -g->pt), bottom = pc_min(g->ih, g->kh - g->pt);
+    const int64_t left = pc_max(0, -g->pl), right = pc_min(g->iw, g->kw - g->pl);
+    PC_LOCAL(count_cells)(work, p, 0, 1);
+    PC_LOCAL(divisors)(work, p, 0, 1);
+    for (int64_t plane = first; plane < last && !pc_poll(p->call); plane += TOGETHER) {
+        const T *from[TOGETHER];
+        T sums[TOGETHER] = {0};
+        for (int64_t k = 0; k < TOGETHER; k++) {
+            const int64_t q = pc_min(plane + k, last - 1);
+            from[k] = (const T *)p->in->data + q / g->c * step[0] + q % g->c * step[1];
+        }
+        for (int64_t y = top; y < bottom; y++) {
+            for (int64_t x = left; x < right; x++) {
+                for (int64_t k = 0; k < TOGETHER; k++) {
+                    sums[k] += from[k][y * step[2] + x * step[3]];
+                }
+            }
+        }
+        for (int64_t k = 0; k < pc_min(TOGETHER, last - plane); k++) {
+            ((T *)p->out)[plane + k] = sums[k] / *(const T *)work->divisor;
+        }
+    }
+}
+
 /* work->row = grad_out / divisor, for output row y, with whole vectors readable behind. */
 static void PC_LOCAL(divided_row)(const pc_pool_work *work, const pc_pool_pass_args *p, int64_t plane, int64_t y,
                                   int64_t x, int64_t columns)
