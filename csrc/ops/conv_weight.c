@@ -64,13 +64,6 @@ typedef struct {
     int64_t *tap_row, *tap_column, *vec_row, *scal_row, *vec_column, *scal_column;
 } pc_weight_work;
 
-static pc_axis axis_of(int64_t size, int64_t count, int64_t stride, int64_t pad, int64_t taps, int64_t dilation,
-                       pc_pad_mode mode)
-{
-    return (pc_axis){
-        .size = size, .stride = stride, .count = count, .taps = taps, .base = -pad, .delta = dilation, .mode = mode};
-}
-
 /* Divides `all` into parts of at most `most`, as even as whole units allow. */
 static int64_t even_part(int64_t all, int64_t most, int64_t unit)
 {
@@ -94,8 +87,8 @@ static int64_t slab_bound(const pc_weight_cut *c, pc_dtype dtype)
 static pc_weight_cut cut_of(const pc_conv_geom *g, const pc_kernels *kernels, pc_dtype dtype, int threads)
 {
     const int64_t ic = g->ic / g->g, oc = g->oc / g->g, size = (int64_t)pc_dtype_size(dtype);
-    pc_weight_cut c = {.y = axis_of(g->ih, g->oh, g->sh, g->pt, g->kh, g->dh, g->pad_mode),
-                       .x = axis_of(g->iw, g->ow, g->sw, g->pl, g->kw, g->dw, g->pad_mode)};
+    pc_weight_cut c = {.y = pc_axis_of(g->ih, g->oh, g->sh, g->pt, g->kh, g->dh, g->pad_mode),
+                       .x = pc_axis_of(g->iw, g->ow, g->sw, g->pl, g->kw, g->dw, g->pad_mode)};
     c.chunk_w = even_part(g->ow, CHUNK, 1);
     c.chunk_h = c.chunk_w < g->ow ? 1 : pc_min(g->oh, pc_max(1, CHUNK / g->ow));
     c.chunk_n = c.chunk_h < g->oh ? 1 : pc_max(1, pc_min(g->n, CHUNK / (g->oh * g->ow)));

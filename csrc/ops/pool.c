@@ -56,17 +56,6 @@ typedef struct {
     int64_t *tap_row, *tap_column, *number, *table, *start;
 } pc_pool_work;
 
-static pc_axis axis_of(int64_t size, int64_t count, int64_t stride, int64_t pad, int64_t taps, int64_t dilation)
-{
-    return (pc_axis){.size = size,
-                     .stride = stride,
-                     .count = count,
-                     .taps = taps,
-                     .base = -pad,
-                     .delta = dilation,
-                     .mode = PC_PAD_ZEROS};
-}
-
 /* The outputs whose windows touch the input elements first .. first+count-1; sets their number. */
 static int64_t touching(const pc_axis *axis, int64_t first, int64_t count, int64_t *outputs)
 {
@@ -84,8 +73,8 @@ static int64_t most_touching(const pc_axis *axis, int64_t count)
 
 static pc_pool_cut cut_of(const pc_pool_geom *g, pc_pool_pass pass, const pc_kernels *kernels, pc_dtype dtype)
 {
-    pc_pool_cut c = {.y = axis_of(g->ih, g->oh, g->sh, g->pt, g->kh, g->dh),
-                     .x = axis_of(g->iw, g->ow, g->sw, g->pl, g->kw, g->dw)};
+    pc_pool_cut c = {.y = pc_axis_of(g->ih, g->oh, g->sh, g->pt, g->kh, g->dh, PC_PAD_ZEROS),
+                     .x = pc_axis_of(g->iw, g->ow, g->sw, g->pl, g->kw, g->dw, PC_PAD_ZEROS)};
     const bool gradient = pass == PC_AVG_BACKWARD;
     const int64_t budget = SLAB_BYTES / (int64_t)pc_dtype_size(dtype);
     c.band_h = gradient ? g->ih : g->oh;

@@ -16,12 +16,20 @@ static int64_t gcd(int64_t a, int64_t b)
 
 static int64_t modulo(int64_t a, int64_t b) { return a - pc_floor_div(a, b) * b; }
 
-/* After `period` taps the phases repeat. */
-static int64_t phase_period(const pc_axis *axis)
+pc_axis pc_axis_of(int64_t size, int64_t count, int64_t stride, int64_t pad, int64_t taps, int64_t dilation,
+                   pc_pad_mode mode)
 {
-    int64_t turn = modulo(axis->delta, axis->stride);
-    return axis->stride / gcd(axis->stride, turn);
+    return (pc_axis){.size = size,
+                     .stride = stride,
+                     .count = count,
+                     .taps = taps,
+                     .base = -pad,
+                     .delta = dilation,
+                     .weight_step = 1,
+                     .mode = mode};
 }
+
+int64_t pc_tap_period(int64_t stride, int64_t delta) { return stride / gcd(stride, modulo(delta, stride)); }
 
 static int64_t tap_offset(const pc_axis *axis, int64_t k) { return axis->base + k * axis->delta; }
 
@@ -63,7 +71,7 @@ pc_span pc_span_of(const pc_axis *axis, int64_t first, int64_t count, bool skip)
             span.taps--;
         }
     }
-    span.period = phase_period(axis);
+    span.period = pc_tap_period(axis->stride, axis->delta);
     span.phases = pc_min(span.period, span.taps);
     int64_t low = 0, high = 0;
     for (int64_t k = span.tap; k < span.tap + span.taps; k++) {
@@ -78,7 +86,7 @@ pc_span pc_span_of(const pc_axis *axis, int64_t first, int64_t count, bool skip)
 
 int64_t pc_span_most(const pc_axis *axis, int64_t count)
 {
-    int64_t phases = pc_min(phase_period(axis), axis->taps);
+    int64_t phases = pc_min(pc_tap_period(axis->stride, axis->delta), axis->taps);
     int64_t spread;
     if (pc_mul(&spread, axis->delta < 0 ? -axis->delta : axis->delta, axis->taps - 1)) {
         spread = INT64_MAX;

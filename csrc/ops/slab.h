@@ -46,6 +46,13 @@ typedef struct {
     int64_t row_step, plane_step, channel_step; /* elements */
 } pc_slab;
 
+/* The axis of a forward sweep: every tap, in order. */
+pc_axis pc_axis_of(int64_t size, int64_t count, int64_t stride, int64_t pad, int64_t taps, int64_t dilation,
+                   pc_pad_mode mode);
+
+/* After how many taps that lie `delta` apart the remainder modulo the stride comes back. */
+int64_t pc_tap_period(int64_t stride, int64_t delta);
+
 /* `skip` leaves out taps that read only padding. */
 pc_span pc_span_of(const pc_axis *axis, int64_t first, int64_t count, bool skip);
 

@@ -7,41 +7,16 @@ enum {
 
 /* ---- sweeps -------------------------------------------------------------------------------------------------- */
 
-static int64_t gcd(int64_t a, int64_t b)
-{
-    while (b) {
-        int64_t rest = a % b;
-        a = b;
-        b = rest;
-    }
-    return a;
-}
-
-/* After how many taps a remainder comes back; the number of remainders that some tap has. */
-static int64_t tap_period(int64_t stride, int64_t dilation) { return stride / gcd(stride, dilation % stride); }
 int64_t pc_remainders(int64_t stride, int64_t dilation, int64_t taps)
 {
-    return pc_min(tap_period(stride, dilation), taps);
-}
-
-static pc_axis forward_axis(int64_t size, int64_t count, int64_t stride, int64_t pad, int64_t taps, int64_t dilation,
-                            pc_pad_mode mode)
-{
-    return (pc_axis){.size = size,
-                     .stride = stride,
-                     .count = count,
-                     .taps = taps,
-                     .base = -pad,
-                     .delta = dilation,
-                     .weight_step = 1,
-                     .mode = mode};
+    return pc_min(pc_tap_period(stride, dilation), taps);
 }
 
 /* The sublattice of grad_in that the taps k0, k0 + period, ... reach; its first pixel goes into *first. */
 static pc_axis backward_axis(int64_t k0, int64_t size, int64_t pixels, int64_t stride, int64_t pad, int64_t taps,
                              int64_t dilation, int64_t *first)
 {
-    int64_t period = tap_period(stride, dilation);
+    int64_t period = pc_tap_period(stride, dilation);
     int64_t remainder = (k0 * dilation - pad) % stride;
     *first = remainder < 0 ? remainder + stride : remainder;
     pc_axis axis = {.size = size,
@@ -65,8 +40,8 @@ pc_sweep pc_sweep_at(const pc_conv_geom *g, bool forward, int64_t index)
 {
     pc_sweep s = {.y_step = 1, .x_step = 1};
     if (forward) {
-        s.y = forward_axis(g->ih, g->oh, g->sh, g->pt, g->kh, g->dh, g->pad_mode);
-        s.x = forward_axis(g->iw, g->ow, g->sw, g->pl, g->kw, g->dw, g->pad_mode);
+        s.y = pc_axis_of(g->ih, g->oh, g->sh, g->pt, g->kh, g->dh, g->pad_mode);
+        s.x = pc_axis_of(g->iw, g->ow, g->sw, g->pl, g->kw, g->dw, g->pad_mode);
         return s;
     }
     int64_t across = pc_remainders(g->sw, g->dw, g->kw);
