@@ -1,4 +1,4 @@
-"""``python -m pyconv``: info and demo."""
+"""``python -m pyconv``: info, demo and bench."""
 
 from __future__ import annotations
 
@@ -27,6 +27,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default="pyconv-demo.png",
         help="where to save the picture; default: pyconv-demo.png",
     )
+    from pyconv._bench import cli, layers
+
+    bench = commands.add_parser(
+        "bench", help="time the layers, beside torch and onnxruntime where they are installed"
+    )
+    cli.add_options(bench, full=False)
     options = parser.parse_args(arguments)
 
     if options.command == "info":
@@ -34,6 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         show_config()
         return 0
+
+    if options.command == "bench":
+        return cli.run(options, layers.SHORT)
 
     if options.seed < 0 or options.epochs < 1:
         demo.error("--seed must not be negative and --epochs must be at least 1")

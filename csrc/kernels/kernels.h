@@ -60,6 +60,17 @@ typedef struct {
     const int64_t *tap_row;
 } pc_pool_args;
 
+/* fma_chains: the machine's peak, for the benchmark.
+ *
+ *     values[i] = fma(values[i], factor, term)    `rounds` times, for each i < PC_CHAINS * lanes */
+enum { PC_CHAINS = 12 };
+
+typedef struct {
+    void *values;        /* T */
+    double factor, term; /* rounded to T */
+    int64_t rounds;
+} pc_chains_args;
+
 typedef struct {
     int64_t lanes;                   /* elements of a vector */
     int64_t tile_rows, tile_columns; /* the most that conv_tile takes */

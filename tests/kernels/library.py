@@ -81,6 +81,17 @@ class PoolArgs(ctypes.Structure):
     )
 
 
+class ChainsArgs(ctypes.Structure):
+    """Mirror of pc_chains_args."""
+
+    _fields_ = (
+        ("values", pointer),
+        ("factor", ctypes.c_double),
+        ("term", ctypes.c_double),
+        ("rounds", i64),
+    )
+
+
 @functools.cache
 def listed_kernels() -> tuple[str, ...]:
     """Return the names in kernels.def."""

@@ -33,7 +33,9 @@ int64_t oracle_layout(const char *what)
     }
     SIZE(pc_tile_args)
     SIZE(pc_pool_args)
+    SIZE(pc_chains_args)
     SIZE(pc_kernels)
+    PLACE(pc_chains_args, rounds)
     SIZE(pc_isa)
     PLACE(pc_tile_args, accumulate)
     PLACE(pc_tile_args, vec)
@@ -195,6 +197,20 @@ void NAME(conv_tile)(const pc_tile_args *a, int fused)
             }
             *out = sum;
         }
+    }
+}
+
+/* The contract of fma_chains. */
+void NAME(fma_chains)(const pc_chains_args *a, int64_t count, int fused)
+{
+    const T factor = (T)a->factor, term = (T)a->term;
+    for (int64_t i = 0; i < count; i++) {
+        T value = ((T *)a->values)[i];
+        for (int64_t r = 0; r < a->rounds; r++) {
+            T product = value * factor;
+            value = fused ? FMA(value, factor, term) : product + term;
+        }
+        ((T *)a->values)[i] = value;
     }
 }
 

@@ -21,6 +21,7 @@ def test_structs_are_mirrored(oracle: ctypes.CDLL) -> None:
     mirrors = {
         "pc_tile_args": lib.TileArgs,
         "pc_pool_args": lib.PoolArgs,
+        "pc_chains_args": lib.ChainsArgs,
         "pc_kernels": lib.Kernels,
         "pc_isa": lib.Isa,
     }
@@ -33,6 +34,7 @@ def test_structs_are_mirrored(oracle: ctypes.CDLL) -> None:
         ("pc_tile_args", "scal_step"),
         ("pc_pool_args", "divisor"),
         ("pc_pool_args", "tap_row"),
+        ("pc_chains_args", "rounds"),
         ("pc_isa", "f64"),
     ]:
         place = getattr(mirrors[struct], field).offset
