@@ -57,8 +57,7 @@ def add_options(parser: argparse.ArgumentParser, *, full: bool) -> None:
     rows.add_argument(
         "--dtypes",
         type=comma_separated(dtype_name),
-        default=("float32", "float64") if full else ("float32",),
-        help="f32,f64" if full else "default: f32",
+        help="f32,f64; --quick and the short form: f32" if full else "default: f32",
     )
     rows.add_argument("--threads", type=numbers, default=(1, 2) if full else (), help="such as 1,2")
     rows.add_argument("--shapes", type=Path, help="another file of layers")
@@ -190,13 +189,16 @@ def run(options: argparse.Namespace, shapes: Path) -> int:
         return 0
     started = time.monotonic()
     minutes = options.minutes
+    dtypes: tuple[str, ...] = ("float32",)
     if options.quick:
-        shapes, minutes = rooms.SHORT, minutes or QUICK_MINUTES
+        shapes, minutes = rooms.SHORT, QUICK_MINUTES if minutes is None else minutes
         options.seconds = min(options.seconds, 0.25)
+    elif shapes != rooms.SHORT:
+        dtypes = ("float32", "float64")
     most = pyconv.get_num_threads()
     choice = rooms.Choice(
         *(options.networks, options.layers, options.ops, options.passes, options.batches),
-        *(options.dtypes, options.threads or tuple(sorted({1, most}))),
+        *(options.dtypes or dtypes, options.threads or tuple(sorted({1, most}))),
     )
     rows = list(rooms.rows_of(rooms.read_layers(options.shapes or shapes), choice))
     if not rows:
@@ -218,7 +220,7 @@ def run(options: argparse.Namespace, shapes: Path) -> int:
         print(f"limits with {threads} thread(s), in G a second: {text}")
     print(f"{len(rows)} rows; best times in ms\n{COLUMNS}", flush=True)
     bench = Bench(engines, results, options.seconds)
-    deadline = started + 60 * minutes if minutes else float("inf")
+    deadline = started + 60 * minutes if minutes is not None else float("inf")
     try:
         left = bench.run(rows, deadline)
     except KeyboardInterrupt:

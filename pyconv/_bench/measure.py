@@ -182,7 +182,6 @@ def measure(row: Row, problem: Problem, engines: Sequence[Engine], budget: float
         del ours, arrays
         limit, work = limit_of(outcome)
         runs["limit"] = limit
-        gc.collect()
         gc.disable()
         try:
             outcome.times = take_turns(runs, budget)

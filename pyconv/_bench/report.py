@@ -169,9 +169,9 @@ def goals(l2: int) -> list[Goal]:
 
 
 def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> list[str]:
-    """Return a Markdown table."""
-    rule = ["---"] * len(head)
-    return [f"| {' | '.join(cells)} |" for cells in (head, rule, *lines)]
+    """Return a Markdown table, nothing without lines."""
+    rows = [head, ["---"] * len(head), *lines]
+    return [f"| {' | '.join(cells)} |" for cells in rows] if len(rows) > 2 else []
 
 
 def goal_table(records: Sequence[Record], l2: int) -> list[str]:
@@ -260,7 +260,7 @@ def second_thread(records: Iterable[Record], least: float = 200) -> list[str]:
                 row = [name, dtype, str(len(kept)), f"{middle:.2f}x", f"{low:.2f}-{high:.2f}x"]
                 lines.append([*row, "1.8x", "1.95x"] if name == "pyconv" else [*row, "", ""])
     head = ["engine", "dtype", "rows", "median", "half of them within", "reach", "stretch"]
-    return table(head, lines) if lines else []
+    return table(head, lines)
 
 
 def worst(records: Iterable[Record], count: int = 10) -> list[str]:
