@@ -174,7 +174,8 @@ def show(record: Record) -> None:
 
 def below_floor(records: Sequence[Record], floor: float) -> list[Record]:
     """Return the rows that are slower against torch in NCHW than is allowed, lost ones too."""
-    return [row for row in records if (row.against("torch") or float(row.right)) < floor]
+    ratios = [(row, row.against("torch")) for row in records]
+    return [row for row, ratio in ratios if ratio is not None and ratio < floor]
 
 
 def stop(signum: int, frame: object) -> None:

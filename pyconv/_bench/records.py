@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import os
 import platform
 from collections.abc import Iterable
 from pathlib import Path
@@ -145,8 +144,9 @@ def about(engines: Iterable[Engine]) -> dict[str, str]:
 def l2_bytes() -> int:
     """Return the size of a core's second cache; a megabyte where nobody tells."""
     try:
-        return os.sysconf("SC_LEVEL2_CACHE_SIZE") or 1 << 20
-    except (ValueError, OSError, AttributeError):
+        size = Path("/sys/devices/system/cpu/cpu0/cache/index2/size").read_text(encoding="ascii")
+        return int(size.strip().removesuffix("K")) * 1024
+    except (OSError, ValueError):
         return 1 << 20
 
 

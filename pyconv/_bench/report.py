@@ -169,9 +169,11 @@ def goals(l2: int) -> list[Goal]:
 
 
 def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> list[str]:
-    """Return a Markdown table, nothing without lines."""
-    rows = [head, ["---"] * len(head), *lines]
-    return [f"| {' | '.join(cells)} |" for cells in rows] if len(rows) > 2 else []
+    """Return a Markdown table without the columns, or itself, that would be empty."""
+    lines = list(lines)
+    kept = [column for column in range(len(head)) if any(cells[column] for cells in lines)]
+    rows = [head, ["---"] * len(head), *lines] if kept else []
+    return [f"| {' | '.join(cells[column] for column in kept)} |" for cells in rows]
 
 
 def goal_table(records: Sequence[Record], l2: int) -> list[str]:
