@@ -171,6 +171,13 @@ def test_goals_take_the_rows_that_they_name() -> None:
     }
 
 
+def test_limits_are_those_of_convolutions() -> None:
+    lines = report.limit_table(
+        [record(pyconv=1.0), record(Row(MAXPOOL, 2, "float32", "fwd", 1), pyconv=1.0)]
+    )
+    assert lines[2:] == ["| float32 | 2 | 1.0 | 1.0 | 1.0 |"]
+
+
 def test_empty_columns_are_left_out() -> None:
     lines = report.table(["a", "b", "c"], [["1", "", ""], ["", "", "2"]])
     assert lines == ["| a | c |", "| --- | --- |", "| 1 |  |", "|  | 2 |"]

@@ -42,6 +42,7 @@ class Record(NamedTuple):
     mbytes: float
     best: dict[str, float]  # milliseconds, by engine
     median: dict[str, float]
+    limit: float  # giga-operations or gigabytes a second
     share: float  # of the limit; 0 when the row is lost
 
     @property
@@ -118,6 +119,7 @@ def record_of(line: dict[str, str]) -> Record:
         float(line["mbytes"]),
         times("min"),
         times("median"),
+        float(line["limit"] or 0),
         float(line["share"] or 0) if line["status"] == "ok" else 0.0,
     )
 

@@ -219,6 +219,19 @@ def groups(
     return found
 
 
+def limit_table(records: Iterable[Record]) -> list[str]:
+    """Return what the multiply-adds reached: far below the best, the machine had other work."""
+    convolutions = [row for row in records if row.kind not in POOLS and row.limit]
+    lines = []
+    for (dtype, threads), rows in sorted(
+        groups(convolutions, lambda row: (row.dtype, str(row.threads))).items()
+    ):
+        limits = [row.limit for row in rows]
+        shown = (f"{f(limits):.1f}" for f in (max, statistics.median, min))
+        lines.append([dtype, threads, *shown])
+    return table(["dtype", "threads", "best", "median", "lowest"], lines)
+
+
 def family(row: Record) -> str:
     """Return convolutions, depthwise or pools."""
     return next(name for name, kinds in FAMILIES.items() if row.kind in kinds)
@@ -280,6 +293,7 @@ def summary(machine: dict[str, str], records: Sequence[Record]) -> str:
     """Return all of the above."""
     parts = [
         ("Machine", [f"- {name}: {text}" for name, text in machine.items()]),
+        ("Multiply-adds within the rows, GFLOP/s", limit_table(records)),
         ("To be reached", goal_table(records, int(machine.get("l2", 1 << 20)))),
         ("Second thread, convolutions of 200 MFLOP and more", second_thread(records)),
         ("Against the others, geometric means", family_table(records)),
