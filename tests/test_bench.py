@@ -277,6 +277,22 @@ def test_wrong_calls_of_the_limits() -> None:
         _core.fresh_copy(["a"])
 
 
+def test_a_busy_machine_is_measured_twice() -> None:
+    """Minima of both, medians of the calmer one."""
+    busy = {"pyconv": (2.0, 9.0), "torch": (4.0, 8.0), "limit": (1.0, 2.0)}
+    calm = {"pyconv": (3.0, 5.0), "torch": (3.0, 6.0), "limit": (1.0, 1.2)}
+
+    def measured(*turns):
+        left = list(turns)
+        times = measure.take_quiet_turns({}, 0.0, lambda runs, budget: left.pop(0))
+        return times, len(left)
+
+    assert measured(calm, busy) == (calm, 1)
+    both = {"pyconv": (2.0, 5.0), "torch": (3.0, 6.0), "limit": (1.0, 1.2)}
+    assert measured(busy, calm) == (both, 0)
+    assert measured(busy, busy) == (busy, 0)
+
+
 def test_turns() -> None:
     """Everyone is called in turn; a call that is long and hopeless is made once."""
     calls: list[str] = []

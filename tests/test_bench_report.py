@@ -173,9 +173,15 @@ def test_goals_take_the_rows_that_they_name() -> None:
 
 def test_limits_are_those_of_convolutions() -> None:
     lines = report.limit_table(
-        [record(pyconv=1.0), record(Row(MAXPOOL, 2, "float32", "fwd", 1), pyconv=1.0)]
+        [
+            record(pyconv=1.0)._replace(noise=1.3),
+            record(Row(MAXPOOL, 2, "float32", "fwd", 1), pyconv=1.0),
+        ]
     )
-    assert lines[2:] == ["| float32 | 2 | 1.0 | 1.0 | 1.0 |"]
+    assert lines[2:] == [
+        "| float32 | 1 |  |  |  | 0 of 1 |",
+        "| float32 | 2 | 1.0 | 1.0 | 1.0 | 1 of 1 |",
+    ]
 
 
 def test_empty_columns_are_left_out() -> None:

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 KEY = ("network", "layer", "pass", "n", "dtype", "threads")
 TIMES = tuple(f"{name}_{what}_ms" for name in NAMES for what in ("min", "median"))
-FIELDS = (*KEY, "kind", "kernel", "channels", "status", "mflop", "mbytes", *TIMES, "limit", "share")
+ABOUT = ("kind", "kernel", "channels", "status", "mflop", "mbytes")
+FIELDS = (*KEY, *ABOUT, *TIMES, "limit", "share", "noise")
 
 
 class Record(NamedTuple):
@@ -43,6 +44,7 @@ class Record(NamedTuple):
     best: dict[str, float]  # milliseconds, by engine
     median: dict[str, float]
     limit: float  # giga-operations or gigabytes a second
+    noise: float  # the limit's median time / its minimum
     share: float  # of the limit; 0 when the row is lost
 
     @property
@@ -96,6 +98,7 @@ def fields_of(outcome: Outcome) -> dict[str, Any]:
         line[f"{name}_min_ms"] = f"{1e3 * best:.5g}"
         line[f"{name}_median_ms"] = f"{1e3 * median:.5g}"
     if outcome.status == "ok":
+        line["noise"] = f"{outcome.noise:.4g}"
         line["limit"] = f"{outcome.limit / 1e9:.5g}"
         line["share"] = f"{outcome.work / outcome.times['pyconv'][0] / outcome.limit:.4g}"
     return line
@@ -120,6 +123,7 @@ def record_of(line: dict[str, str]) -> Record:
         times("min"),
         times("median"),
         float(line["limit"] or 0),
+        float(line["noise"] or 1),
         float(line["share"] or 0) if line["status"] == "ok" else 0.0,
     )
 

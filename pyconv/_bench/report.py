@@ -12,6 +12,7 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+from pyconv._bench.measure import BUSY
 from pyconv._bench.records import Record
 
 BETTER = ("torch", "torch_cl")  # torch in the better of its layouts
@@ -220,16 +221,15 @@ def groups(
 
 
 def limit_table(records: Iterable[Record]) -> list[str]:
-    """Return what the multiply-adds reached: far below the best, the machine had other work."""
-    convolutions = [row for row in records if row.kind not in POOLS and row.limit]
+    """Return what the multiply-adds reached within the rows, and how many rows were busy."""
     lines = []
-    for (dtype, threads), rows in sorted(
-        groups(convolutions, lambda row: (row.dtype, str(row.threads))).items()
-    ):
-        limits = [row.limit for row in rows]
-        shown = (f"{f(limits):.1f}" for f in (max, statistics.median, min))
-        lines.append([dtype, threads, *shown])
-    return table(["dtype", "threads", "best", "median", "lowest"], lines)
+    found = groups(records, lambda row: (row.dtype, str(row.threads)))
+    for (dtype, threads), rows in sorted(found.items()):
+        limits = [row.limit for row in rows if row.kind not in POOLS and row.limit]
+        shown = [f"{f(limits):.1f}" for f in (max, statistics.median, min)] if limits else [""] * 3
+        busy = sum(row.noise > BUSY for row in rows)
+        lines.append([dtype, threads, *shown, f"{busy} of {len(rows)}"])
+    return table(["dtype", "threads", "best", "median", "lowest", "busy rows"], lines)
 
 
 def family(row: Record) -> str:
