@@ -145,11 +145,13 @@ def limit_of(outcome: Outcome) -> tuple[Run, float]:
 def machine_limits(threads: int) -> dict[str, float]:
     """Return giga-operations and gigabytes a second of this machine."""
     pyconv.set_num_threads(threads)
-    jobs = {f"FMA {dtype}": multiply_adds(dtype) for dtype in ("float32", "float64")}
-    for megabytes in (1, 16, 256):
-        jobs[f"copy {megabytes} MB"] = copying(megabytes * 1e6)
-    times = take_turns({name: run for name, (run, _) in jobs.items()}, 0.3)
-    return {name: work / times[name][0] / 1e9 for name, (_, work) in jobs.items()}
+    bursts = {f"FMA {dtype}": multiply_adds(dtype) for dtype in ("float32", "float64")}
+    copies = {f"copy {size} MB": copying(size * 1e6) for size in (1, 16, 64)}
+    found = {}
+    for jobs in (bursts, copies):
+        times = take_turns({name: run for name, (run, _) in jobs.items()}, 0.4)
+        found.update({name: work / times[name][0] / 1e9 for name, (_, work) in jobs.items()})
+    return found
 
 
 # ---- right or wrong ----
