@@ -37,6 +37,36 @@ typedef struct {
     int64_t scal_step;
 } pc_tile_args;
 
+/* weight_tile: the weight gradient's register tile. The vectors' lanes are output channels, the rows are weights.
+ *
+ *     for p < rows, q < vectors*lanes:
+ *         acc = accumulate ? out[p*width + q] : 0                                    (width = vectors*lanes)
+ *         for r < row_count, t < columns, in this order:
+ *             acc = fma(vec[(r*columns + t)*width + q], scal[offset[p] + row[r] + t*pixel_step], acc)
+ *         out[p*width + q] = acc
+ *
+ * 1 <= rows <= tile_rows, 1 <= vectors <= tile_columns/lanes; all is read and written exactly; counts may be 0. */
+typedef struct {
+    void *out; /* T */
+    int64_t rows, vectors;
+    bool accumulate;
+    const void *vec, *scal; /* T */
+    const int64_t *offset;
+    int64_t row_count, columns, pixel_step;
+    const int64_t *row;
+} pc_weight_args;
+
+/* transpose: out[j*out_step + i] = in[i*in_step + j] for i < rows, j < columns; with `add` it is added to what is
+ * there. Both are read and written exactly and do not overlap. */
+typedef struct {
+    void *out; /* T */
+    int64_t out_step;
+    const void *in; /* T */
+    int64_t in_step;
+    int64_t rows, columns;
+    bool add;
+} pc_transpose_args;
+
 /* The pools' rows: one row of `columns` outputs, of which output q looks at tap (r, t) in
  *     src[row[r] + col[t] + q]
  * a plane that was laid out so that the stride is gone and the padding is filled in (ops/slab.h). `src` is read and

@@ -2,23 +2,29 @@
  *
  *     grad_weight[o][c][r][s] = sum over n, y, x of grad_out[n][o][y][x] * in[n][c][y*sh - pt + r*dh][x*sw - pl + s*dw]
  *
- * The lanes are output channels, the tile's rows input channels, and the depth runs over pixels: for one tap (r, s)
+ * The lanes of a tile are output channels, its rows are weights (c, r, s), and the depth runs over pixels:
  *
- *     acc[c][o] += in_slab[c][pixel + tap offset] * grad[pixel][o]
+ *     total[c, r, s][o] += in_slab[offset of (c, r, s) + pixel] * grad[pixel][o]
  *
- * which is the forward's tile with other lists: `vec` is grad_out transposed to [pixel][channel], `scal` the slab of
- * the input (slab.h), so that stride, dilation and padding are offsets here as well. Padding zeros are multiplied.
+ * where `grad` is a panel of grad_out, a tile wide, transposed to [pixel][channel], and the slab holds the input
+ * (slab.h), so that stride, dilation and padding are offsets. Padding zeros are multiplied.
  *
- * The sum is cut into chunks of about 512 pixels (rows, columns or whole samples), fixed by the shape alone. Each
- * chunk is one chain of fmas from zero, and the chunks are added in order. So the bits depend on neither threads, nor
- * tiles, nor ISA, and the error grows with the chunk's length plus their number, not with all pixels.
+ * The sum is cut into chunks of up to 1024 pixels (columns of a row, rows, or whole samples, as even as they go), fixed
+ * by the shape alone. Each chunk is one chain of fmas from zero, and the chunks are added in order. So the bits depend
+ * on neither threads, nor tiles, nor ISA, and the error grows with the chunk's length plus their number, not with all
+ * pixels. Within a chunk the totals go through memory between pieces of the panel that fit into L1, which is the same
+ * chain.
  *
- * A 1x1 window without padding needs no slab: `scal` is read element by element, so the input is read where it is.
+ *     for each group, share of output channels, block of input channels, range of kernel rows:     an item, one thread
+ *         for each chunk:  pack the slab                                       (128-256 KB, stays in L2)
+ *             for each panel of output channels:  transpose grad_out           (64 KB, L2)
+ *                 for each piece of the panel, 6 weights:  the tile            (16 KB, L1)
+ *                 transpose the totals into grad_weight: the first chunk stores, the others add
  *
- *     for each group, block of output channels, block of input channels, range of kernel rows:     an item, one thread
- *         for each chunk:  transpose grad_out, pack the slab
- *             for each tap, 8 input channels:  the tile, added to the item's totals
- *         write the totals out */
+ * What is not the tile costs, per multiply-add: packing 1/(output channels of the item * taps), transposing
+ * 1/(input channels of the item * taps), the totals 1/(pixels of a chunk).
+ *
+ * A 1x1 window without padding needs no slab: the tile reads the input where it is. */
 #include <string.h>
 
 #include "base/pool.h"
@@ -27,10 +33,10 @@
 #include "ops/slab.h"
 
 enum {
-    CHUNK = 512, /* pixels; also what one transposed block and a slab channel hold */
-    SLAB_BYTES = 512 << 10,
-    TOTAL_BYTES = 1 << 20,
-    BLOCK_BYTES = 16 << 10, /* of the transposed block while the lanes go over it: half of L1 */
+    CHUNK = 1024, /* pixels */
+    SLAB_BYTES = 256 << 10,
+    TOTAL_BYTES = 128 << 10,
+    PIECE_BYTES = 16 << 10, /* of the panel under the tiles */
     GRAIN = 1 << 20,
 };
 
@@ -41,27 +47,36 @@ typedef struct {
     pc_call *call;
 } pc_weight_pass;
 
-/* `lanes` output channels, `channels` input channels, `kernel_rows` kernel rows an item; chunks of samples x rows x
- * columns. Only the chunk decides bits, and it looks at nothing but the geometry. */
+/* An item has `out_channels` (panels of `lanes`), `channels` and `kernel_rows`; chunks of samples x rows x columns. Only
+ * the chunk decides bits, and it looks at nothing but the geometry. */
 typedef struct {
     pc_axis y, x;
-    int64_t lanes, channels, kernel_rows;
+    int64_t lanes, out_channels, channels, kernel_rows;
     int64_t chunk_n, chunk_h, chunk_w;
     int64_t slab_step; /* of a sample, in elements */
-    int64_t list;
+    int64_t taps;      /* in the longest list */
 } pc_weight_cut;
 
 typedef struct {
-    int64_t group, oc, lanes, ic, channels, kh, kernel_rows; /* what an item covers, within its group */
+    int64_t group, oc, out_channels, ic, channels, kh, kernel_rows; /* what an item covers, within its group */
 } pc_weight_item;
 
 typedef struct {
     int64_t n, samples, y, rows, x, columns;
+    bool first;
 } pc_chunk;
 
+/* Where a chunk's pixels and an item's weights are found in the input: element (weight j, line i, pixel t) is
+ * data[offset[j] + row[i] + t*pixel_step]. */
 typedef struct {
-    void *slab, *grad, *total, *tile;
-    int64_t *tap_row, *tap_column, *vec_row, *scal_row, *vec_column, *scal_column;
+    const char *data;
+    const int64_t *offset, *row;
+    int64_t lines, length, pixel_step;
+} pc_pixels;
+
+typedef struct {
+    void *slab, *panel, *total;
+    int64_t *tap_row, *tap_column, *offset, *row;
 } pc_weight_work;
 
 /* Divides `all` into parts of at most `most`, as even as whole units allow. */
@@ -84,53 +99,71 @@ static int64_t slab_bound(const pc_weight_cut *c, pc_dtype dtype)
     return pc_slab_most(pc_span_most(&y, c->chunk_h), pc_span_most(&c->x, c->chunk_w), 1, dtype);
 }
 
+/* Makes the item smaller until there is one for each thread: by input channels, which repeats the transposing, by
+ * output channels, which repeats the packing, or by kernel rows. */
+static void share(pc_weight_cut *c, const pc_conv_geom *g, int64_t lanes, int threads)
+{
+    const int64_t ic = g->ic / g->g, oc = g->oc / g->g;
+    const int64_t blocks = pc_ceil_div(ic, c->channels);
+    const int64_t items = g->g * blocks * pc_ceil_div(g->kh, c->kernel_rows);
+    if (threads == 1 || items % threads == 0 || items >= 4 * threads) {
+        return;
+    }
+    const int64_t wanted = pc_ceil_div(blocks, threads) * threads;
+    if (ic >= 16 * wanted) {
+        c->channels = pc_ceil_div(ic, wanted);
+    } else if (oc >= threads * lanes) {
+        c->out_channels = pc_ceil_div(pc_ceil_div(oc, threads), lanes) * lanes;
+    } else if (ic >= wanted) {
+        c->channels = pc_ceil_div(ic, wanted);
+    } else {
+        c->kernel_rows = pc_min(c->kernel_rows, pc_ceil_div(g->kh, threads));
+    }
+}
+
 static pc_weight_cut cut_of(const pc_conv_geom *g, const pc_kernels *kernels, pc_dtype dtype, int threads)
 {
     const int64_t ic = g->ic / g->g, oc = g->oc / g->g, size = (int64_t)pc_dtype_size(dtype);
     pc_weight_cut c = {.y = pc_axis_of(g->ih, g->oh, g->sh, g->pt, g->kh, g->dh, g->pad_mode),
                        .x = pc_axis_of(g->iw, g->ow, g->sw, g->pl, g->kw, g->dw, g->pad_mode)};
     c.chunk_w = even_part(g->ow, CHUNK, 1);
-    c.chunk_h = c.chunk_w < g->ow ? 1 : pc_min(g->oh, pc_max(1, CHUNK / g->ow));
-    c.chunk_n = c.chunk_h < g->oh ? 1 : pc_max(1, pc_min(g->n, CHUNK / (g->oh * g->ow)));
+    c.chunk_h = c.chunk_w < g->ow ? 1 : even_part(g->oh, CHUNK / g->ow, 1);
+    c.chunk_n = c.chunk_h < g->oh ? 1 : even_part(pc_max(1, g->n), CHUNK / (g->oh * g->ow), 1);
 
-    c.lanes = pc_min(even_part(oc, kernels->tile_columns, kernels->lanes), kernels->tile_columns);
-    c.kernel_rows = pc_max(1, pc_min(g->kh, TOTAL_BYTES / (c.lanes * g->kw * size)));
-    int64_t step = in_place(g) ? 1 : slab_bound(&c, dtype);
-    while (step * c.chunk_n > SLAB_BYTES / size && c.kernel_rows > 1) {
+    c.out_channels = oc;
+    c.kernel_rows = g->kh;
+    int64_t lanes = pc_min(oc, kernels->tile_columns);
+    int64_t step = in_place(g) ? c.chunk_h * c.chunk_w : slab_bound(&c, dtype);
+    while (c.kernel_rows > 1 &&
+           (step * c.chunk_n > SLAB_BYTES / size || lanes * c.kernel_rows * g->kw > TOTAL_BYTES / size)) {
         c.kernel_rows = pc_ceil_div(c.kernel_rows, 2);
         step = slab_bound(&c, dtype);
     }
-    int64_t most = TOTAL_BYTES / (c.lanes * c.kernel_rows * g->kw * size);
-    most = step < 0 ? 1 : pc_max(1, pc_min(most, SLAB_BYTES / size / c.chunk_n / step));
-    const int64_t items = g->g * pc_ceil_div(oc, c.lanes);
-    if (items % threads != 0 && items < 4 * threads) {
-        most = pc_min(most, pc_ceil_div(ic, threads));
-    }
-    c.channels = even_part(ic, most, pc_min(most, kernels->tile_rows));
-    c.slab_step = step < 0 ? -1 : step * c.channels;
-    c.list = pc_max(pc_max(g->kh, g->kw), pc_max(c.chunk_n * c.chunk_h, c.chunk_w));
+    const int64_t most =
+        step < 0 ? 1 : pc_min(SLAB_BYTES / size / c.chunk_n / step, TOTAL_BYTES / size / lanes / c.kernel_rows / g->kw);
+    c.channels = even_part(ic, most, 1);
+    share(&c, g, kernels->lanes, threads);
+    c.lanes = pc_min(even_part(c.out_channels, kernels->tile_columns, kernels->lanes), kernels->tile_columns);
+    c.slab_step = in_place(g) ? 0 : step < 0 ? -1 : step * c.channels;
+    c.taps = pc_max(g->kh, g->kw);
     return c;
 }
 
-static pc_weight_work lay_out(pc_slice *slice, const pc_weight_cut *c, const pc_conv_geom *g, const pc_kernels *kernels,
-                              pc_dtype dtype)
+static pc_weight_work lay_out(pc_slice *slice, const pc_weight_cut *c, const pc_conv_geom *g, pc_dtype dtype)
 {
     const int64_t size = (int64_t)pc_dtype_size(dtype);
-    const int64_t taps = c->kernel_rows * g->kw;
+    const int64_t weights = c->channels * c->kernel_rows * g->kw;
     if (c->slab_step < 0) {
         slice->used = -1;
     }
     return (pc_weight_work){
         .slab = pc_lay(slice, c->slab_step * c->chunk_n, size),
-        .grad = pc_lay(slice, c->chunk_n * c->chunk_h * c->chunk_w * c->lanes, size),
-        .total = pc_lay(slice, taps * c->channels * c->lanes, size),
-        .tile = pc_lay(slice, kernels->tile_rows * kernels->tile_columns, size),
-        .tap_row = pc_lay(slice, c->list, sizeof(int64_t)),
-        .tap_column = pc_lay(slice, c->list, sizeof(int64_t)),
-        .vec_row = pc_lay(slice, c->list, sizeof(int64_t)),
-        .scal_row = pc_lay(slice, c->list, sizeof(int64_t)),
-        .vec_column = pc_lay(slice, c->list, sizeof(int64_t)),
-        .scal_column = pc_lay(slice, c->list, sizeof(int64_t)),
+        .panel = pc_lay(slice, c->chunk_n * c->chunk_h * c->chunk_w * c->lanes, size),
+        .total = pc_lay(slice, weights * c->lanes, size),
+        .tap_row = pc_lay(slice, c->taps, sizeof(int64_t)),
+        .tap_column = pc_lay(slice, c->taps, sizeof(int64_t)),
+        .offset = pc_lay(slice, weights, sizeof(int64_t)),
+        .row = pc_lay(slice, c->chunk_n * c->chunk_h, sizeof(int64_t)),
     };
 }
 
@@ -145,45 +178,29 @@ static pc_weight_work lay_out(pc_slice *slice, const pc_weight_cut *c, const pc_
 #undef T
 #undef PC_LOCAL
 
-/* Runs the tile; its row p goes to (first chunk) or is added to totals[at + p*step]. */
-static void run_tile(const pc_call *call, const pc_weight_work *work, pc_tile_args *tile, int64_t at, int64_t step,
-                     bool first)
-{
-    const pc_kernels *kernels = pc_kernels_for(call->dtype);
-    const int64_t lanes = tile->columns;
-    char *total = (char *)work->total + at * (int64_t)pc_dtype_size(call->dtype);
-    tile->out = first ? total : work->tile;
-    tile->out_step = first ? step : lanes;
-    kernels->conv_tile(tile);
-    for (int64_t p = 0; !first && p < tile->rows; p++) {
-        if (call->dtype == PC_F32) {
-            add_f32((float *)total + p * step, (float *)work->tile + p * lanes, lanes);
-        } else {
-            add_f64((double *)total + p * step, (double *)work->tile + p * lanes, lanes);
-        }
-    }
-}
-
-static void run_chunk(const pc_weight_pass *pass, const pc_weight_cut *cut, const pc_weight_work *work,
-                      const pc_weight_item *item, const pc_chunk *chunk, bool first)
+/* Packs the chunk's slab, or finds the input where it is, and writes the lists. */
+static pc_pixels take_pixels(const pc_weight_pass *pass, const pc_weight_cut *cut, const pc_weight_work *work,
+                             const pc_weight_item *item, const pc_chunk *chunk)
 {
     const pc_conv_geom *g = pass->geom;
-    const pc_kernels *kernels = pc_kernels_for(pass->call->dtype);
     const pc_dtype dtype = pass->call->dtype;
     const int64_t size = (int64_t)pc_dtype_size(dtype);
-    const int64_t oc = item->group * (g->oc / g->g) + item->oc, ic = item->group * (g->ic / g->g) + item->ic;
-
-    /* Where the tile finds the input: of a sample, a channel, an output row, an output column. */
-    const char *source = work->slab;
-    int64_t sample_step, channel_step, row_step, column_step = 1;
+    const int64_t ic = item->group * (g->ic / g->g) + item->ic;
+    pc_pixels found = {.data = work->slab,
+                       .offset = work->offset,
+                       .row = work->row,
+                       .lines = chunk->samples * chunk->rows,
+                       .length = chunk->columns,
+                       .pixel_step = 1};
+    int64_t sample_step, channel_step, row_step;
     if (in_place(g)) {
         const int64_t *step = pass->in->step;
         sample_step = step[0];
         channel_step = step[1];
         row_step = g->sh * step[2];
-        column_step = g->sw * step[3];
-        source = (const char *)pass->in->data +
-                 (chunk->n * step[0] + ic * step[1] + chunk->y * row_step + chunk->x * column_step) * size;
+        found.pixel_step = g->sw * step[3];
+        found.data = (const char *)pass->in->data +
+                     (chunk->n * step[0] + ic * step[1] + chunk->y * row_step + chunk->x * found.pixel_step) * size;
         work->tap_row[0] = work->tap_column[0] = 0;
     } else {
         pc_axis y = cut->y;
@@ -201,68 +218,96 @@ static void run_chunk(const pc_weight_pass *pass, const pc_weight_cut *cut, cons
                          ic, item->channels, 0.0);
         }
     }
-    if (dtype == PC_F32) {
-        transpose_f32(work->grad, cut->lanes, item->lanes, pass->grad_out, oc, chunk);
-    } else {
-        transpose_f64(work->grad, cut->lanes, item->lanes, pass->grad_out, oc, chunk);
+    for (int64_t c = 0, j = 0; c < item->channels; c++) {
+        for (int64_t r = 0; r < item->kernel_rows; r++) {
+            for (int64_t t = 0; t < g->kw; t++, j++) {
+                work->offset[j] = c * channel_step + work->tap_row[r] + work->tap_column[t];
+            }
+        }
     }
-
-    /* The pixels' lists: a row of the kernel's loops is a row of a sample, its columns are columns. */
     for (int64_t s = 0, i = 0; s < chunk->samples; s++) {
         for (int64_t j = 0; j < chunk->rows; j++, i++) {
-            work->vec_row[i] = i * chunk->columns * cut->lanes;
-            work->scal_row[i] = s * sample_step + j * row_step;
+            work->row[i] = s * sample_step + j * row_step;
         }
     }
-    for (int64_t i = 0; i < chunk->columns; i++) {
-        work->vec_column[i] = i * cut->lanes;
-        work->scal_column[i] = i * column_step;
+    if (chunk->samples == 1 && row_step == chunk->columns * found.pixel_step) { /* rows without a gap are one line */
+        found.length *= chunk->rows;
+        found.lines = 1;
     }
+    return found;
+}
 
-    pc_tile_args tile = {
-        .columns = cut->lanes,
-        .vec = work->grad,
-        .outer = 1,
-        .row_count = chunk->samples * chunk->rows,
-        .col_count = chunk->columns,
-        .vec_row = work->vec_row,
-        .vec_col = work->vec_column,
-        .scal_row = work->scal_row,
-        .scal_col = work->scal_column,
-        .scal_step = channel_step,
-    };
-    if (item->channels * 2 > kernels->tile_rows || g->kw <= item->channels) {
-        for (int64_t k = 0; k < item->kernel_rows * g->kw; k++) {
-            const int64_t tap = work->tap_row[k / g->kw] + work->tap_column[k % g->kw];
-            for (int64_t c = 0; c < item->channels; c += kernels->tile_rows) {
-                tile.rows = pc_min(kernels->tile_rows, item->channels - c);
-                tile.scal = source + (tap + c * channel_step) * size;
-                run_tile(pass->call, work, &tile, (k * item->channels + c) * cut->lanes, cut->lanes, first);
+/* total[weight][lane] = the chain over all of the chunk's pixels. */
+static void sum_pixels(const pc_kernels *kernels, const pc_weight_work *work, const pc_pixels *pixels, int64_t weights,
+                       int64_t vectors, int64_t size)
+{
+    const int64_t width = vectors * kernels->lanes, most = PIECE_BYTES / (width * size);
+    const int64_t length = even_part(pixels->length, most, 1);
+    const int64_t lines = length < pixels->length ? 1 : even_part(pixels->lines, most / length, 1);
+    const char *vec = work->panel;
+    bool accumulate = false;
+    for (int64_t line = 0; line < pixels->lines; line += lines) {
+        for (int64_t at = 0; at < pixels->length; at += length) {
+            pc_weight_args tile = {
+                .out = work->total,
+                .vectors = vectors,
+                .accumulate = accumulate,
+                .vec = vec,
+                .scal = pixels->data + at * pixels->pixel_step * size,
+                .row_count = pc_min(lines, pixels->lines - line),
+                .columns = pc_min(length, pixels->length - at),
+                .pixel_step = pixels->pixel_step,
+                .row = pixels->row + line,
+            };
+            for (int64_t j = 0; j < weights; j += kernels->tile_rows) {
+                tile.offset = pixels->offset + j;
+                tile.rows = pc_min(kernels->tile_rows, weights - j);
+                kernels->weight_tile(&tile);
+                tile.out = (char *)tile.out + tile.rows * width * size;
             }
+            vec += tile.row_count * tile.columns * width * size;
+            accumulate = true;
         }
-        return;
     }
-    /* Few channels: the tile's rows are taps of one kernel row instead. In the slab those of one phase lie evenly
-     * spaced, but for taps that were moved because they read padding alone: a tile ends there. */
-    const int64_t period = pc_span_of(&cut->x, chunk->x, chunk->columns, false).period;
-    const int64_t *column = work->tap_column;
-    for (int64_t r = 0; r < item->kernel_rows; r++) {
-        for (int64_t phase = 0; phase < pc_min(period, g->kw); phase++) {
-            for (int64_t t = phase, next; t < g->kw; t = next) {
-                tile.rows = 1;
-                tile.scal_step = t + period < g->kw ? column[t + period] - column[t] : 0;
-                for (next = t + period; next < g->kw && tile.rows < kernels->tile_rows &&
-                                        column[next] - column[next - period] == tile.scal_step;
-                     next += period) {
-                    tile.rows++;
-                }
-                for (int64_t c = 0; c < item->channels; c++) {
-                    tile.scal = source + (work->tap_row[r] + column[t] + c * channel_step) * size;
-                    run_tile(pass->call, work, &tile, ((r * g->kw + t) * item->channels + c) * cut->lanes,
-                             period * item->channels * cut->lanes, first);
-                }
-            }
-        }
+}
+
+/* The gradient of an item's weights for `lanes` output channels from `oc` on, over one chunk. */
+static void run_panel(const pc_weight_pass *pass, const pc_weight_work *work, const pc_weight_item *item,
+                      const pc_chunk *chunk, const pc_pixels *pixels, int64_t oc, int64_t lanes)
+{
+    const pc_conv_geom *g = pass->geom;
+    const pc_dtype dtype = pass->call->dtype;
+    const pc_kernels *kernels = pc_kernels_for(dtype);
+    const int64_t size = (int64_t)pc_dtype_size(dtype);
+    const int64_t vectors = pc_ceil_div(lanes, kernels->lanes), width = vectors * kernels->lanes;
+    oc += item->group * (g->oc / g->g);
+    if (width > lanes) { /* lanes without a channel: their sums go nowhere, but must not be slow */
+        memset(work->panel, 0, (size_t)(chunk->samples * chunk->rows * chunk->columns * width * size));
+    }
+    if (dtype == PC_F32) {
+        take_panel_f32(kernels, work->panel, width, lanes, pass->grad_out, oc, chunk);
+    } else {
+        take_panel_f64(kernels, work->panel, width, lanes, pass->grad_out, oc, chunk);
+    }
+    const int64_t weights = item->channels * item->kernel_rows * g->kw;
+    sum_pixels(kernels, work, pixels, weights, vectors, size);
+
+    /* The weights of one lane lie one behind the other, but for other items' kernel rows. */
+    const int64_t oc_step = g->ic / g->g * g->kh * g->kw;
+    const int64_t run = item->kernel_rows == g->kh ? weights : item->kernel_rows * g->kw;
+    pc_transpose_args turn = {
+        .out = pass->grad_weight + (oc * oc_step + (item->ic * g->kh + item->kh) * g->kw) * size,
+        .out_step = oc_step,
+        .in = work->total,
+        .in_step = width,
+        .rows = run,
+        .columns = lanes,
+        .add = !chunk->first,
+    };
+    for (int64_t j = 0; j < weights; j += run) {
+        kernels->transpose(&turn);
+        turn.in = (const char *)turn.in + run * width * size;
+        turn.out = (char *)turn.out + g->kh * g->kw * size;
     }
 }
 
@@ -270,33 +315,24 @@ static void run_item(const pc_weight_pass *pass, const pc_weight_cut *cut, const
                      const pc_weight_item *item)
 {
     const pc_conv_geom *g = pass->geom;
-    bool first = true;
-    /* Lanes without a channel stay zero through all chunks. */
-    memset(work->grad, 0,
-           (size_t)(cut->chunk_n * cut->chunk_h * cut->chunk_w * cut->lanes) * pc_dtype_size(pass->call->dtype));
-    for (int64_t n = 0; n < g->n; n += cut->chunk_n) {
-        for (int64_t y = 0; y < g->oh; y += cut->chunk_h) {
-            for (int64_t x = 0; x < g->ow; x += cut->chunk_w) {
-                const pc_chunk chunk = {n, pc_min(cut->chunk_n, g->n - n), y, pc_min(cut->chunk_h, g->oh - y),
-                                        x, pc_min(cut->chunk_w, g->ow - x)};
-                run_chunk(pass, cut, work, item, &chunk, first);
-                first = false;
-                if (pc_poll(pass->call)) {
-                    return;
+    pc_chunk chunk = {.first = true};
+    for (chunk.n = 0; chunk.n < g->n; chunk.n += cut->chunk_n) {
+        chunk.samples = pc_min(cut->chunk_n, g->n - chunk.n);
+        for (chunk.y = 0; chunk.y < g->oh; chunk.y += cut->chunk_h) {
+            chunk.rows = pc_min(cut->chunk_h, g->oh - chunk.y);
+            for (chunk.x = 0; chunk.x < g->ow; chunk.x += cut->chunk_w) {
+                chunk.columns = pc_min(cut->chunk_w, g->ow - chunk.x);
+                const pc_pixels pixels = take_pixels(pass, cut, work, item, &chunk);
+                for (int64_t o = 0; o < item->out_channels; o += cut->lanes) {
+                    run_panel(pass, work, item, &chunk, &pixels, item->oc + o,
+                              pc_min(cut->lanes, item->out_channels - o));
+                    if (pc_poll(pass->call)) {
+                        return;
+                    }
                 }
+                chunk.first = false;
             }
         }
-    }
-    const int64_t ic = g->ic / g->g;
-    const int64_t oc_step = ic * g->kh * g->kw;
-    const int64_t start =
-        (item->group * (g->oc / g->g) + item->oc) * oc_step + item->ic * g->kh * g->kw + item->kh * g->kw;
-    if (pass->call->dtype == PC_F32) {
-        write_f32((float *)pass->grad_weight + start, oc_step, g->kh * g->kw, first ? NULL : work->total, item,
-                  cut->lanes, g->kw);
-    } else {
-        write_f64((double *)pass->grad_weight + start, oc_step, g->kh * g->kw, first ? NULL : work->total, item,
-                  cut->lanes, g->kw);
     }
 }
 
@@ -304,26 +340,23 @@ static void run_thread(void *context, int index, int count)
 {
     const pc_weight_pass *pass = context;
     const pc_conv_geom *g = pass->geom;
-    const pc_kernels *kernels = pc_kernels_for(pass->call->dtype);
-    const pc_weight_cut cut = cut_of(g, kernels, pass->call->dtype, count);
+    const pc_dtype dtype = pass->call->dtype;
+    const pc_weight_cut cut = cut_of(g, pc_kernels_for(dtype), dtype, count);
     pc_slice slice = pc_slice_of(pass->call, index);
-    const pc_weight_work work = lay_out(&slice, &cut, g, kernels, pass->call->dtype);
+    const pc_weight_work work = lay_out(&slice, &cut, g, dtype);
     const int64_t ic = g->ic / g->g, oc = g->oc / g->g;
     int64_t number = 0;
-    for (int64_t group = 0; group < g->g; group++) {
-        for (int64_t o = 0; o < oc; o += cut.lanes) {
-            for (int64_t c = 0; c < ic; c += cut.channels) {
-                for (int64_t r = 0; r < g->kh; r += cut.kernel_rows) {
+    pc_weight_item item;
+    for (item.group = 0; item.group < g->g; item.group++) {
+        for (item.oc = 0; item.oc < oc; item.oc += cut.out_channels) {
+            item.out_channels = pc_min(cut.out_channels, oc - item.oc);
+            for (item.ic = 0; item.ic < ic; item.ic += cut.channels) {
+                item.channels = pc_min(cut.channels, ic - item.ic);
+                for (item.kh = 0; item.kh < g->kh; item.kh += cut.kernel_rows) {
+                    item.kernel_rows = pc_min(cut.kernel_rows, g->kh - item.kh);
                     if (number++ % count != index) {
                         continue;
                     }
-                    const pc_weight_item item = {.group = group,
-                                                 .oc = o,
-                                                 .lanes = pc_min(cut.lanes, oc - o),
-                                                 .ic = c,
-                                                 .channels = pc_min(cut.channels, ic - c),
-                                                 .kh = r,
-                                                 .kernel_rows = pc_min(cut.kernel_rows, g->kh - r)};
                     run_item(pass, &cut, &work, &item);
                     if (pc_stopped(pass->call)) {
                         return;
@@ -336,19 +369,23 @@ static void run_thread(void *context, int index, int count)
 
 pc_status pc_conv_begin_weight(const pc_conv_geom *geom, pc_dtype dtype, int threads, pc_call *call, pc_error *error)
 {
-    const pc_kernels *kernels = pc_kernels_for(dtype);
     const double outputs = (double)geom->n * (double)geom->oc * (double)geom->oh * (double)geom->ow;
     const double work = outputs * (double)(geom->ic / geom->g) * (double)geom->kh * (double)geom->kw;
     threads = pc_settle(threads, work, GRAIN);
-    const pc_weight_cut cut = cut_of(geom, kernels, dtype, threads);
+    const pc_weight_cut cut = cut_of(geom, pc_kernels_for(dtype), dtype, threads);
     pc_slice slice = {NULL, 0};
-    lay_out(&slice, &cut, geom, kernels, dtype);
+    lay_out(&slice, &cut, geom, dtype);
     return pc_begin(call, dtype, threads, work, slice.used, 0, error);
 }
 
 void pc_conv_backward_weight(const pc_conv_geom *geom, void *grad_weight, const pc_tensor *grad_out,
                              const pc_tensor *in, pc_call *call)
 {
+    if (geom->n == 0) { /* a sum of nothing */
+        const int64_t weights = geom->oc * (geom->ic / geom->g) * geom->kh * geom->kw;
+        memset(grad_weight, 0, (size_t)weights * pc_dtype_size(call->dtype));
+        return;
+    }
     pc_weight_pass pass = {geom, grad_out, in, grad_weight, call};
     pc_pool_run(call->threads, run_thread, &pass);
 }

@@ -1,45 +1,25 @@
 /* conv_weight.inc.h: the weight gradient's copies and sums, for one T. conv_weight.c includes it once per dtype. */
 
-/* grad[pixel][lane] = grad_out[n][oc + lane][y][x] over a chunk, in blocks of pixels that stay in L1 while the lanes
- * go over them. Lanes behind the last channel are not written. */
-static void PC_LOCAL(transpose)(T *restrict grad, int64_t width, int64_t lanes, const pc_tensor *grad_out, int64_t oc,
-                                const pc_chunk *chunk)
+/* panel[pixel][lane] = grad_out[n][oc + lane][y][x] over a chunk. Lanes behind the last channel are not written. */
+static void PC_LOCAL(take_panel)(const pc_kernels *kernels, T *panel, int64_t width, int64_t lanes,
+                                 const pc_tensor *grad_out, int64_t oc, const pc_chunk *chunk)
 {
-    const int64_t step = grad_out->step[3];
+    const int64_t *step = grad_out->step;
+    const bool one_line = step[3] == 1 && step[2] == chunk->columns; /* rows without a gap */
+    const int64_t rows = one_line ? 1 : chunk->rows, columns = one_line ? chunk->rows * chunk->columns : chunk->columns;
     for (int64_t s = 0; s < chunk->samples; s++) {
-        for (int64_t j = 0; j < chunk->rows; j++, grad += chunk->columns * width) {
-            const T *row = (const T *)grad_out->data + (chunk->n + s) * grad_out->step[0] + oc * grad_out->step[1] +
-                           (chunk->y + j) * grad_out->step[2] + chunk->x * step;
-            const int64_t pixels = pc_max(16, BLOCK_BYTES / (width * (int64_t)sizeof(T)));
-            for (int64_t block = 0; block < chunk->columns; block += pixels) {
-                const int64_t end = pc_min(block + pixels, chunk->columns);
-                for (int64_t l = 0; l < lanes; l++) {
-                    const T *from = row + l * grad_out->step[1];
-                    for (int64_t i = block; i < end; i++) {
-                        grad[i * width + l] = from[i * step];
-                    }
-                }
+        for (int64_t j = 0; j < rows; j++, panel += columns * width) {
+            const T *row = (const T *)grad_out->data + (chunk->n + s) * step[0] + oc * step[1] +
+                           (chunk->y + j) * step[2] + chunk->x * step[3];
+            if (step[3] == 1) {
+                kernels->transpose(&(pc_transpose_args){
+                    .out = panel, .out_step = width, .in = row, .in_step = step[1], .rows = lanes, .columns = columns});
+                continue;
             }
-        }
-    }
-}
-
-static void PC_LOCAL(add)(T *restrict total, const T *restrict tile, int64_t count)
-{
-    for (int64_t i = 0; i < count; i++) {
-        total[i] += tile[i];
-    }
-}
-
-/* total[r][t][c][lane] -> grad_weight[lane][c][r][t]; no total (a batch of none) means zeros. */
-static void PC_LOCAL(write)(T *restrict to, int64_t lane_step, int64_t channel_step, const T *restrict total,
-                            const pc_weight_item *item, int64_t width, int64_t kw)
-{
-    for (int64_t l = 0; l < item->lanes; l++) {
-        for (int64_t c = 0; c < item->channels; c++) {
-            T *weight = to + l * lane_step + c * channel_step;
-            for (int64_t k = 0; k < item->kernel_rows * kw; k++) {
-                weight[k] = total ? total[(k * item->channels + c) * width + l] : 0;
+            for (int64_t i = 0; i < columns; i++) {
+                for (int64_t l = 0; l < lanes; l++) {
+                    panel[i * width + l] = row[i * step[3] + l * step[1]];
+                }
             }
         }
     }

@@ -46,6 +46,26 @@ PC_INLINE vi32_t vi32_select(vm32_t mask, vi32_t a, vi32_t b)
     return _mm256_blendv_epi8(b, a, _mm256_castps_si256(mask));
 }
 
+/* Pairs of lanes within a half, then fours, then the halves. */
+PC_INLINE void vf32_transpose(vf32_t x[VF32_LANES])
+{
+    vf32_t y[VF32_LANES];
+    PC_UNROLL(2)
+    for (int i = 0; i < 8; i += 4) {
+        vf32_t a = _mm256_unpacklo_ps(x[i], x[i + 1]), b = _mm256_unpacklo_ps(x[i + 2], x[i + 3]);
+        vf32_t c = _mm256_unpackhi_ps(x[i], x[i + 1]), d = _mm256_unpackhi_ps(x[i + 2], x[i + 3]);
+        y[i] = _mm256_shuffle_ps(a, b, 0x44);
+        y[i + 1] = _mm256_shuffle_ps(a, b, 0xee);
+        y[i + 2] = _mm256_shuffle_ps(c, d, 0x44);
+        y[i + 3] = _mm256_shuffle_ps(c, d, 0xee);
+    }
+    PC_UNROLL(4)
+    for (int i = 0; i < 4; i++) {
+        x[i] = _mm256_permute2f128_ps(y[i], y[i + 4], 0x20);
+        x[i + 4] = _mm256_permute2f128_ps(y[i], y[i + 4], 0x31);
+    }
+}
+
 PC_INLINE vf64_t vf64_load(const double *p) { return _mm256_loadu_pd(p); }
 PC_INLINE void vf64_store(double *p, vf64_t a) { _mm256_storeu_pd(p, a); }
 PC_INLINE vi64_t vf64_first(int64_t count)
@@ -69,6 +89,16 @@ PC_INLINE vi64_t vi64_set1(int64_t a) { return _mm256_set1_epi64x(a); }
 PC_INLINE vi64_t vi64_select(vm64_t mask, vi64_t a, vi64_t b)
 {
     return _mm256_blendv_epi8(b, a, _mm256_castpd_si256(mask));
+}
+
+PC_INLINE void vf64_transpose(vf64_t x[VF64_LANES])
+{
+    vf64_t a = _mm256_unpacklo_pd(x[0], x[1]), b = _mm256_unpacklo_pd(x[2], x[3]);
+    vf64_t c = _mm256_unpackhi_pd(x[0], x[1]), d = _mm256_unpackhi_pd(x[2], x[3]);
+    x[0] = _mm256_permute2f128_pd(a, b, 0x20);
+    x[1] = _mm256_permute2f128_pd(c, d, 0x20);
+    x[2] = _mm256_permute2f128_pd(a, b, 0x31);
+    x[3] = _mm256_permute2f128_pd(c, d, 0x31);
 }
 
 #endif

@@ -8,6 +8,7 @@
  *   fma(a, b, c)                   a*b + c, rounded once where the ISA has it (PC_ISA_FMA)
  *   gt(a, b), isnan(a), mask_or    masks; a comparison with NaN is false
  *   select(mask, a, b)             a where the mask holds, else b
+ *   transpose(x)                   x[i] lane j <-> x[j] lane i, of as many vectors as there are lanes
  * and the sizes: VF<b>_LANES, the tile PC_TILE_ROWS x PC_TILE_VECTORS.
  *
  * 8 x 3: 24 accumulators, 3 loads and a broadcast fill 28 of the 32 registers. */
@@ -49,6 +50,30 @@ PC_INLINE void vi32_store(int32_t *p, vi32_t a) { _mm512_storeu_si512(p, a); }
 PC_INLINE vi32_t vi32_set1(int32_t a) { return _mm512_set1_epi32(a); }
 PC_INLINE vi32_t vi32_select(vm32_t mask, vi32_t a, vi32_t b) { return _mm512_mask_blend_epi32(mask, b, a); }
 
+/* Pairs of lanes within a quarter, then fours, then the quarters. */
+PC_INLINE void vf32_transpose(vf32_t x[VF32_LANES])
+{
+    vf32_t y[VF32_LANES];
+    PC_UNROLL(4)
+    for (int i = 0; i < 16; i += 4) {
+        vf32_t a = _mm512_unpacklo_ps(x[i], x[i + 1]), b = _mm512_unpacklo_ps(x[i + 2], x[i + 3]);
+        vf32_t c = _mm512_unpackhi_ps(x[i], x[i + 1]), d = _mm512_unpackhi_ps(x[i + 2], x[i + 3]);
+        y[i] = _mm512_shuffle_ps(a, b, 0x44);
+        y[i + 1] = _mm512_shuffle_ps(a, b, 0xee);
+        y[i + 2] = _mm512_shuffle_ps(c, d, 0x44);
+        y[i + 3] = _mm512_shuffle_ps(c, d, 0xee);
+    }
+    PC_UNROLL(4)
+    for (int i = 0; i < 4; i++) {
+        vf32_t a = _mm512_shuffle_f32x4(y[i], y[i + 4], 0x88), b = _mm512_shuffle_f32x4(y[i + 8], y[i + 12], 0x88);
+        vf32_t c = _mm512_shuffle_f32x4(y[i], y[i + 4], 0xdd), d = _mm512_shuffle_f32x4(y[i + 8], y[i + 12], 0xdd);
+        x[i] = _mm512_shuffle_f32x4(a, b, 0x88);
+        x[i + 4] = _mm512_shuffle_f32x4(c, d, 0x88);
+        x[i + 8] = _mm512_shuffle_f32x4(a, b, 0xdd);
+        x[i + 12] = _mm512_shuffle_f32x4(c, d, 0xdd);
+    }
+}
+
 PC_INLINE vf64_t vf64_load(const double *p) { return _mm512_loadu_pd(p); }
 PC_INLINE void vf64_store(double *p, vf64_t a) { _mm512_storeu_pd(p, a); }
 PC_INLINE vm64_t vf64_first(int64_t count) { return (vm64_t)((1u << count) - 1u); }
@@ -67,5 +92,24 @@ PC_INLINE vi64_t vi64_load(const int64_t *p) { return _mm512_loadu_si512(p); }
 PC_INLINE void vi64_store(int64_t *p, vi64_t a) { _mm512_storeu_si512(p, a); }
 PC_INLINE vi64_t vi64_set1(int64_t a) { return _mm512_set1_epi64(a); }
 PC_INLINE vi64_t vi64_select(vm64_t mask, vi64_t a, vi64_t b) { return _mm512_mask_blend_epi64(mask, b, a); }
+
+PC_INLINE void vf64_transpose(vf64_t x[VF64_LANES])
+{
+    vf64_t y[VF64_LANES];
+    PC_UNROLL(4)
+    for (int i = 0; i < 8; i += 2) {
+        y[i] = _mm512_unpacklo_pd(x[i], x[i + 1]);
+        y[i + 1] = _mm512_unpackhi_pd(x[i], x[i + 1]);
+    }
+    PC_UNROLL(2)
+    for (int i = 0; i < 2; i++) {
+        vf64_t a = _mm512_shuffle_f64x2(y[i], y[i + 2], 0x88), b = _mm512_shuffle_f64x2(y[i + 4], y[i + 6], 0x88);
+        vf64_t c = _mm512_shuffle_f64x2(y[i], y[i + 2], 0xdd), d = _mm512_shuffle_f64x2(y[i + 4], y[i + 6], 0xdd);
+        x[i] = _mm512_shuffle_f64x2(a, b, 0x88);
+        x[i + 2] = _mm512_shuffle_f64x2(c, d, 0x88);
+        x[i + 4] = _mm512_shuffle_f64x2(a, b, 0xdd);
+        x[i + 6] = _mm512_shuffle_f64x2(c, d, 0xdd);
+    }
+}
 
 #endif

@@ -80,6 +80,18 @@ PC_INLINE vf32_t vf32_select(vm32_t mask, vf32_t a, vf32_t b)
 {
     return (vf32_t)vi32_select(mask, (vi32_t)a, (vi32_t)b);
 }
+PC_INLINE void vf32_transpose(vf32_t x[VF32_LANES])
+{
+    PC_UNROLL(4)
+    for (int i = 0; i < VF32_LANES; i++) {
+        PC_UNROLL(4)
+        for (int j = 0; j < i; j++) {
+            float a = x[i][j];
+            x[i][j] = x[j][i];
+            x[j][i] = a;
+        }
+    }
+}
 
 PC_INLINE vf64_t vf64_load(const double *p)
 {
@@ -133,6 +145,18 @@ PC_INLINE vi64_t vi64_select(vm64_t mask, vi64_t a, vi64_t b) { return (a & mask
 PC_INLINE vf64_t vf64_select(vm64_t mask, vf64_t a, vf64_t b)
 {
     return (vf64_t)vi64_select(mask, (vi64_t)a, (vi64_t)b);
+}
+PC_INLINE void vf64_transpose(vf64_t x[VF64_LANES])
+{
+    PC_UNROLL(4)
+    for (int i = 0; i < VF64_LANES; i++) {
+        PC_UNROLL(4)
+        for (int j = 0; j < i; j++) {
+            double a = x[i][j];
+            x[i][j] = x[j][i];
+            x[j][i] = a;
+        }
+    }
 }
 
 #endif
