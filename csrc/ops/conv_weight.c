@@ -9,11 +9,12 @@
  * where `grad` is a panel of grad_out, a tile wide, transposed to [pixel][channel], and the slab holds the input
  * (slab.h), so that stride, dilation and padding are offsets. Padding zeros are multiplied.
  *
- * The sum is cut into chunks of up to 1024 pixels (columns of a row, rows, or whole samples, as even as they go), fixed
- * by the shape alone. Each chunk is one chain of fmas from zero, and the chunks are added in order. So the bits depend
- * on neither threads, nor tiles, nor ISA, and the error grows with the chunk's length plus their number, not with all
- * pixels. Within a chunk the totals go through memory between pieces of the panel that fit into L1, which is the same
- * chain.
+ * The sum is cut into chunks, by the shape alone: a row of more than 1024 pixels into even parts; else whole rows, as
+ * many as make 1024 pixels but at least 4 (fewer would pack each row of a wide map several times); else, where a sample
+ * is one chunk, whole samples up to 1024 pixels. Each chunk is one chain of fmas from zero, and the chunks are added in
+ * order. So the bits depend on neither threads, nor tiles, nor ISA, and the error grows with the chunk's length plus
+ * their number, not with all pixels. The totals of a chunk go through memory between pieces of the panel that fit into
+ * L1, which is the same chain.
  *
  *     for each group, share of output channels, block of input channels, range of kernel rows:     an item, one thread
  *         for each chunk:  pack the slab                                       (128-256 KB, stays in L2)
@@ -24,7 +25,7 @@
  * What is not the tile costs, per multiply-add: packing 1/(output channels of the item * taps), transposing
  * 1/(input channels of the item * taps), the totals 1/(pixels of a chunk).
  *
- * A 1x1 window without padding needs no slab: the tile reads the input where it is. */
+ * A 1x1 window without padding and stride needs no slab: the tile reads the input where it is. */
 #include <string.h>
 
 #include "base/pool.h"
@@ -33,11 +34,13 @@
 #include "ops/slab.h"
 
 enum {
-    CHUNK = 1024, /* pixels */
+    CHUNK = 1024,   /* pixels */
+    CHUNK_ROWS = 4, /* at least, where a row fits */
     SLAB_BYTES = 256 << 10,
-    TOTAL_BYTES = 128 << 10,
+    TOTAL_BYTES = 16 << 10,
     PIECE_BYTES = 16 << 10, /* of the panel under the tiles */
     GRAIN = 1 << 20,
+    LINE = 64,
 };
 
 typedef struct {
@@ -54,6 +57,7 @@ typedef struct {
     int64_t lanes, out_channels, channels, kernel_rows;
     int64_t chunk_n, chunk_h, chunk_w;
     int64_t slab_step; /* of a sample, in elements */
+    int64_t weights;   /* whose totals are in work at the same time */
     int64_t taps;      /* in the longest list */
 } pc_weight_cut;
 
@@ -71,13 +75,33 @@ typedef struct {
 typedef struct {
     const char *data;
     const int64_t *offset, *row;
-    int64_t lines, length, pixel_step;
+    int64_t weights, lines, length, pixel_step;
 } pc_pixels;
 
 typedef struct {
     void *slab, *panel, *total;
     int64_t *tap_row, *tap_column, *offset, *row;
 } pc_weight_work;
+
+/* Memory that will be wanted soon: `rows` of `lines` cache lines, `step` bytes apart. Some of it is asked for before
+ * each tile. Reading grad_out and adding to grad_weight are short walks along many rows, which no hardware foresees. */
+typedef struct {
+    const char *data;
+    int64_t step, lines, rows;
+    int64_t share;     /* lines to ask for at a time */
+    int64_t line, row; /* the next one */
+} pc_ahead;
+
+static void look_ahead(pc_ahead *ahead)
+{
+    for (int64_t i = 0; i < ahead->share && ahead->row < ahead->rows; i++) {
+        __builtin_prefetch(ahead->data + ahead->row * ahead->step + ahead->line * LINE, 0, 2);
+        if (++ahead->line == ahead->lines) {
+            ahead->line = 0;
+            ahead->row++;
+        }
+    }
+}
 
 /* Divides `all` into parts of at most `most`, as even as whole units allow. */
 static int64_t even_part(int64_t all, int64_t most, int64_t unit)
@@ -89,7 +113,7 @@ static int64_t even_part(int64_t all, int64_t most, int64_t unit)
 
 static bool in_place(const pc_conv_geom *g)
 {
-    return g->kh * g->kw == 1 && g->pt == 0 && g->pb == 0 && g->pl == 0 && g->pr == 0;
+    return g->kh * g->kw == 1 && g->sw == 1 && g->pt == 0 && g->pb == 0 && g->pl == 0 && g->pr == 0;
 }
 
 static int64_t slab_bound(const pc_weight_cut *c, pc_dtype dtype)
@@ -127,23 +151,21 @@ static pc_weight_cut cut_of(const pc_conv_geom *g, const pc_kernels *kernels, pc
     pc_weight_cut c = {.y = pc_axis_of(g->ih, g->oh, g->sh, g->pt, g->kh, g->dh, g->pad_mode),
                        .x = pc_axis_of(g->iw, g->ow, g->sw, g->pl, g->kw, g->dw, g->pad_mode)};
     c.chunk_w = even_part(g->ow, CHUNK, 1);
-    c.chunk_h = c.chunk_w < g->ow ? 1 : even_part(g->oh, CHUNK / g->ow, 1);
+    c.chunk_h = c.chunk_w < g->ow ? 1 : even_part(g->oh, pc_max(CHUNK_ROWS, CHUNK / g->ow), 1);
     c.chunk_n = c.chunk_h < g->oh ? 1 : even_part(pc_max(1, g->n), CHUNK / (g->oh * g->ow), 1);
 
     c.out_channels = oc;
     c.kernel_rows = g->kh;
-    int64_t lanes = pc_min(oc, kernels->tile_columns);
     int64_t step = in_place(g) ? c.chunk_h * c.chunk_w : slab_bound(&c, dtype);
-    while (c.kernel_rows > 1 &&
-           (step * c.chunk_n > SLAB_BYTES / size || lanes * c.kernel_rows * g->kw > TOTAL_BYTES / size)) {
+    while (c.kernel_rows > 1 && step > SLAB_BYTES / size / c.chunk_n) {
         c.kernel_rows = pc_ceil_div(c.kernel_rows, 2);
         step = slab_bound(&c, dtype);
     }
-    const int64_t most =
-        step < 0 ? 1 : pc_min(SLAB_BYTES / size / c.chunk_n / step, TOTAL_BYTES / size / lanes / c.kernel_rows / g->kw);
+    const int64_t most = step < 0 ? 1 : SLAB_BYTES / size / c.chunk_n / step;
     c.channels = even_part(ic, most, 1);
     share(&c, g, kernels->lanes, threads);
     c.lanes = pc_min(even_part(c.out_channels, kernels->tile_columns, kernels->lanes), kernels->tile_columns);
+    c.weights = pc_max(1, TOTAL_BYTES / size / c.lanes / kernels->tile_rows) * kernels->tile_rows;
     c.slab_step = in_place(g) ? 0 : step < 0 ? -1 : step * c.channels;
     c.taps = pc_max(g->kh, g->kw);
     return c;
@@ -152,17 +174,16 @@ static pc_weight_cut cut_of(const pc_conv_geom *g, const pc_kernels *kernels, pc
 static pc_weight_work lay_out(pc_slice *slice, const pc_weight_cut *c, const pc_conv_geom *g, pc_dtype dtype)
 {
     const int64_t size = (int64_t)pc_dtype_size(dtype);
-    const int64_t weights = c->channels * c->kernel_rows * g->kw;
     if (c->slab_step < 0) {
         slice->used = -1;
     }
     return (pc_weight_work){
         .slab = pc_lay(slice, c->slab_step * c->chunk_n, size),
         .panel = pc_lay(slice, c->chunk_n * c->chunk_h * c->chunk_w * c->lanes, size),
-        .total = pc_lay(slice, weights * c->lanes, size),
+        .total = pc_lay(slice, c->weights * c->lanes, size),
         .tap_row = pc_lay(slice, c->taps, sizeof(int64_t)),
         .tap_column = pc_lay(slice, c->taps, sizeof(int64_t)),
-        .offset = pc_lay(slice, weights, sizeof(int64_t)),
+        .offset = pc_lay(slice, c->channels * c->kernel_rows * g->kw, sizeof(int64_t)),
         .row = pc_lay(slice, c->chunk_n * c->chunk_h, sizeof(int64_t)),
     };
 }
@@ -189,6 +210,7 @@ static pc_pixels take_pixels(const pc_weight_pass *pass, const pc_weight_cut *cu
     pc_pixels found = {.data = work->slab,
                        .offset = work->offset,
                        .row = work->row,
+                       .weights = item->channels * item->kernel_rows * g->kw,
                        .lines = chunk->samples * chunk->rows,
                        .length = chunk->columns,
                        .pixel_step = 1};
@@ -237,13 +259,17 @@ static pc_pixels take_pixels(const pc_weight_pass *pass, const pc_weight_cut *cu
     return found;
 }
 
-/* total[weight][lane] = the chain over all of the chunk's pixels. */
-static void sum_pixels(const pc_kernels *kernels, const pc_weight_work *work, const pc_pixels *pixels, int64_t weights,
-                       int64_t vectors, int64_t size)
+/* total[weight][lane] = the chain over all of the chunk's pixels, for `weights` weights from `first` on. */
+static void sum_pixels(const pc_kernels *kernels, const pc_weight_work *work, const pc_pixels *pixels, int64_t first,
+                       int64_t weights, int64_t vectors, int64_t size, pc_ahead *grad_weight, pc_ahead *panel)
 {
     const int64_t width = vectors * kernels->lanes, most = PIECE_BYTES / (width * size);
     const int64_t length = even_part(pixels->length, most, 1);
     const int64_t lines = length < pixels->length ? 1 : even_part(pixels->lines, most / length, 1);
+    const int64_t pieces = pc_ceil_div(pixels->lines, lines) * pc_ceil_div(pixels->length, length);
+    const int64_t tiles = pc_ceil_div(weights, kernels->tile_rows);
+    grad_weight->share = pc_ceil_div(grad_weight->rows * grad_weight->lines, pieces * tiles);
+    panel->share = pc_ceil_div(panel->rows * panel->lines, pieces * pc_ceil_div(pixels->weights, kernels->tile_rows));
     const char *vec = work->panel;
     bool accumulate = false;
     for (int64_t line = 0; line < pixels->lines; line += lines) {
@@ -260,8 +286,10 @@ static void sum_pixels(const pc_kernels *kernels, const pc_weight_work *work, co
                 .row = pixels->row + line,
             };
             for (int64_t j = 0; j < weights; j += kernels->tile_rows) {
-                tile.offset = pixels->offset + j;
+                tile.offset = pixels->offset + first + j;
                 tile.rows = pc_min(kernels->tile_rows, weights - j);
+                look_ahead(grad_weight);
+                look_ahead(panel);
                 kernels->weight_tile(&tile);
                 tile.out = (char *)tile.out + tile.rows * width * size;
             }
@@ -271,16 +299,17 @@ static void sum_pixels(const pc_kernels *kernels, const pc_weight_work *work, co
     }
 }
 
-/* The gradient of an item's weights for `lanes` output channels from `oc` on, over one chunk. */
-static void run_panel(const pc_weight_pass *pass, const pc_weight_work *work, const pc_weight_item *item,
-                      const pc_chunk *chunk, const pc_pixels *pixels, int64_t oc, int64_t lanes)
+/* The gradient of an item's weights for `lanes` output channels from `oc` on, over one chunk. `next` is what the next
+ * panel will read. */
+static void run_panel(const pc_weight_pass *pass, const pc_weight_cut *cut, const pc_weight_work *work,
+                      const pc_weight_item *item, const pc_chunk *chunk, const pc_pixels *pixels, int64_t oc,
+                      int64_t lanes, pc_ahead next)
 {
     const pc_conv_geom *g = pass->geom;
     const pc_dtype dtype = pass->call->dtype;
     const pc_kernels *kernels = pc_kernels_for(dtype);
     const int64_t size = (int64_t)pc_dtype_size(dtype);
     const int64_t vectors = pc_ceil_div(lanes, kernels->lanes), width = vectors * kernels->lanes;
-    oc += item->group * (g->oc / g->g);
     if (width > lanes) { /* lanes without a channel: their sums go nowhere, but must not be slow */
         memset(work->panel, 0, (size_t)(chunk->samples * chunk->rows * chunk->columns * width * size));
     }
@@ -289,49 +318,78 @@ static void run_panel(const pc_weight_pass *pass, const pc_weight_work *work, co
     } else {
         take_panel_f64(kernels, work->panel, width, lanes, pass->grad_out, oc, chunk);
     }
-    const int64_t weights = item->channels * item->kernel_rows * g->kw;
-    sum_pixels(kernels, work, pixels, weights, vectors, size);
-
-    /* The weights of one lane lie one behind the other, but for other items' kernel rows. */
-    const int64_t oc_step = g->ic / g->g * g->kh * g->kw;
-    const int64_t run = item->kernel_rows == g->kh ? weights : item->kernel_rows * g->kw;
-    pc_transpose_args turn = {
-        .out = pass->grad_weight + (oc * oc_step + (item->ic * g->kh + item->kh) * g->kw) * size,
-        .out_step = oc_step,
-        .in = work->total,
-        .in_step = width,
-        .rows = run,
-        .columns = lanes,
-        .add = !chunk->first,
-    };
-    for (int64_t j = 0; j < weights; j += run) {
-        kernels->transpose(&turn);
-        turn.in = (const char *)turn.in + run * width * size;
-        turn.out = (char *)turn.out + g->kh * g->kw * size;
+    /* The weights of one lane lie one behind the other, but for other items' kernel rows between two channels. */
+    const int64_t oc_step = g->ic / g->g * g->kh * g->kw, taps = item->kernel_rows * g->kw;
+    const int64_t run = item->kernel_rows == g->kh ? pixels->weights : taps;
+    char *grad_weight = pass->grad_weight + (oc * oc_step + (item->ic * g->kh + item->kh) * g->kw) * size;
+    for (int64_t first = 0; first < pixels->weights; first += run, grad_weight += g->kh * g->kw * size) {
+        for (int64_t j = 0; j < run; j += cut->weights) {
+            const int64_t weights = pc_min(cut->weights, run - j);
+            pc_ahead ahead = {.data = grad_weight + j * size,
+                              .step = oc_step * size,
+                              .lines = pc_ceil_div(weights * size, LINE),
+                              .rows = lanes};
+            sum_pixels(kernels, work, pixels, first + j, weights, vectors, size, &ahead, &next);
+            kernels->transpose(&(pc_transpose_args){
+                .out = grad_weight + j * size,
+                .out_step = oc_step,
+                .in = work->total,
+                .in_step = width,
+                .rows = weights,
+                .columns = lanes,
+                .add = !chunk->first,
+            });
+        }
     }
+}
+
+static pc_chunk chunk_at(const pc_conv_geom *g, const pc_weight_cut *cut, int64_t index)
+{
+    const int64_t across = pc_ceil_div(g->ow, cut->chunk_w), down = pc_ceil_div(g->oh, cut->chunk_h);
+    pc_chunk c = {.first = index == 0,
+                  .n = index / across / down * cut->chunk_n,
+                  .y = index / across % down * cut->chunk_h,
+                  .x = index % across * cut->chunk_w};
+    c.samples = pc_min(cut->chunk_n, g->n - c.n);
+    c.rows = pc_min(cut->chunk_h, g->oh - c.y);
+    c.columns = pc_min(cut->chunk_w, g->ow - c.x);
+    return c;
+}
+
+/* What take_panel will read. Of one sample only: several lie too scattered, and are small. */
+static pc_ahead panel_ahead(const pc_weight_pass *pass, const pc_chunk *chunk, int64_t oc, int64_t lanes)
+{
+    const int64_t *step = pass->grad_out->step, size = (int64_t)pc_dtype_size(pass->call->dtype);
+    if (chunk->samples > 1 || step[3] != 1 || step[2] < 0) {
+        return (pc_ahead){0};
+    }
+    return (pc_ahead){.data = (const char *)pass->grad_out->data +
+                              (chunk->n * step[0] + oc * step[1] + chunk->y * step[2] + chunk->x) * size,
+                      .step = step[1] * size,
+                      .lines = pc_ceil_div(((chunk->rows - 1) * step[2] + chunk->columns) * size, LINE),
+                      .rows = lanes};
 }
 
 static void run_item(const pc_weight_pass *pass, const pc_weight_cut *cut, const pc_weight_work *work,
                      const pc_weight_item *item)
 {
     const pc_conv_geom *g = pass->geom;
-    pc_chunk chunk = {.first = true};
-    for (chunk.n = 0; chunk.n < g->n; chunk.n += cut->chunk_n) {
-        chunk.samples = pc_min(cut->chunk_n, g->n - chunk.n);
-        for (chunk.y = 0; chunk.y < g->oh; chunk.y += cut->chunk_h) {
-            chunk.rows = pc_min(cut->chunk_h, g->oh - chunk.y);
-            for (chunk.x = 0; chunk.x < g->ow; chunk.x += cut->chunk_w) {
-                chunk.columns = pc_min(cut->chunk_w, g->ow - chunk.x);
-                const pc_pixels pixels = take_pixels(pass, cut, work, item, &chunk);
-                for (int64_t o = 0; o < item->out_channels; o += cut->lanes) {
-                    run_panel(pass, work, item, &chunk, &pixels, item->oc + o,
-                              pc_min(cut->lanes, item->out_channels - o));
-                    if (pc_poll(pass->call)) {
-                        return;
-                    }
-                }
-                chunk.first = false;
+    const int64_t chunks =
+        pc_ceil_div(g->n, cut->chunk_n) * pc_ceil_div(g->oh, cut->chunk_h) * pc_ceil_div(g->ow, cut->chunk_w);
+    const int64_t oc = item->group * (g->oc / g->g) + item->oc;
+    for (int64_t i = 0; i < chunks; i++) {
+        const pc_chunk chunk = chunk_at(g, cut, i), following = chunk_at(g, cut, (i + 1) % chunks);
+        const pc_pixels pixels = take_pixels(pass, cut, work, item, &chunk);
+        for (int64_t o = 0, next = 0, lanes = pc_min(cut->lanes, item->out_channels); lanes > 0; o = next) {
+            next = o + lanes;
+            const int64_t more = pc_min(cut->lanes, item->out_channels - next);
+            const pc_ahead ahead = more > 0 ? panel_ahead(pass, &chunk, oc + next, more)
+                                            : panel_ahead(pass, &following, oc, pc_min(cut->lanes, item->out_channels));
+            run_panel(pass, cut, work, item, &chunk, &pixels, oc + o, lanes, ahead);
+            if (pc_poll(pass->call)) {
+                return;
             }
+            lanes = more;
         }
     }
 }

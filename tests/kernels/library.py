@@ -64,6 +64,38 @@ class TileArgs(ctypes.Structure):
     )
 
 
+class WeightArgs(ctypes.Structure):
+    """Mirror of pc_weight_args."""
+
+    _fields_ = (
+        ("out", pointer),
+        ("rows", i64),
+        ("vectors", i64),
+        ("accumulate", ctypes.c_bool),
+        ("vec", pointer),
+        ("scal", pointer),
+        ("offset", pointer),
+        ("row_count", i64),
+        ("columns", i64),
+        ("pixel_step", i64),
+        ("row", pointer),
+    )
+
+
+class TransposeArgs(ctypes.Structure):
+    """Mirror of pc_transpose_args."""
+
+    _fields_ = (
+        ("out", pointer),
+        ("out_step", i64),
+        ("input", pointer),
+        ("in_step", i64),
+        ("rows", i64),
+        ("columns", i64),
+        ("add", ctypes.c_bool),
+    )
+
+
 class PoolArgs(ctypes.Structure):
     """Mirror of pc_pool_args."""
 
@@ -273,6 +305,8 @@ def declare_oracle(oracle: ctypes.CDLL) -> ctypes.CDLL:
     """Tell ctypes the types of what does not return an int."""
     oracle.oracle_layout.restype = i64
     oracle.oracle_layout.argtypes = (ctypes.c_char_p,)
+    for dtype in DTYPES:
+        getattr(oracle, f"oracle_{dtype}_weight_tile").argtypes = (pointer, i64, ctypes.c_int)
     oracle.oracle_fp_state.restype = i64
     oracle.oracle_fp_mischief.restype = i64
     oracle.oracle_pool_run.restype = i64

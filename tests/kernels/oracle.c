@@ -32,6 +32,8 @@ int64_t oracle_layout(const char *what)
         return (int64_t)sizeof(type);                                                                                  \
     }
     SIZE(pc_tile_args)
+    SIZE(pc_weight_args)
+    SIZE(pc_transpose_args)
     SIZE(pc_pool_args)
     SIZE(pc_chains_args)
     SIZE(pc_kernels)
@@ -41,6 +43,10 @@ int64_t oracle_layout(const char *what)
     PLACE(pc_tile_args, vec)
     PLACE(pc_tile_args, vec_row)
     PLACE(pc_tile_args, scal_step)
+    PLACE(pc_weight_args, vec)
+    PLACE(pc_weight_args, row)
+    PLACE(pc_transpose_args, rows)
+    PLACE(pc_transpose_args, add)
     PLACE(pc_pool_args, divisor)
     PLACE(pc_pool_args, tap_row)
     PLACE(pc_isa, f64)
@@ -76,7 +82,7 @@ typedef struct {
     int inner;        /* indices of the run inside each task; 0 for none */
     int pause;        /* so many microseconds a task takes */
     atomic_int entered, left;
-    atomic_int wait;  /* tasks stay until it is 0 */
+    atomic_int wait; /* tasks stay until it is 0 */
     atomic_int wrong_count;
     int count;
 } pool_test;
@@ -188,8 +194,8 @@ void NAME(conv_tile)(const pc_tile_args *a, int fused)
                 for (int64_t r = 0; r < a->row_count; r++) {
                     for (int64_t t = 0; t < a->col_count; t++) {
                         T x = ((const T *)a->vec)[o * a->vec_outer + a->vec_row[r] + a->vec_col[t] + q];
-                        T w = ((const T *)a->scal)[o * a->scal_outer + a->scal_row[r] + a->scal_col[t] +
-                                                   p * a->scal_step];
+                        T w = ((const T *)
+                                   a->scal)[o * a->scal_outer + a->scal_row[r] + a->scal_col[t] + p * a->scal_step];
                         T product = x * w;
                         sum = fused ? FMA(x, w, sum) : product + sum;
                     }
@@ -211,6 +217,39 @@ void NAME(fma_chains)(const pc_chains_args *a, int64_t count, int fused)
             value = fused ? FMA(value, factor, term) : product + term;
         }
         ((T *)a->values)[i] = value;
+    }
+}
+
+/* The contract of weight_tile; `lanes` are those of the table. */
+void NAME(weight_tile)(const pc_weight_args *a, int64_t lanes, int fused)
+{
+    const int64_t width = a->vectors * lanes;
+    for (int64_t p = 0; p < a->rows; p++) {
+        for (int64_t q = 0; q < width; q++) {
+            T *out = (T *)a->out + p * width + q;
+            T sum = a->accumulate ? *out : 0;
+            for (int64_t r = 0; r < a->row_count; r++) {
+                for (int64_t t = 0; t < a->columns; t++) {
+                    T x = ((const T *)a->vec)[(r * a->columns + t) * width + q];
+                    T w = ((const T *)a->scal)[a->offset[p] + a->row[r] + t * a->pixel_step];
+                    T product = x * w;
+                    sum = fused ? FMA(x, w, sum) : product + sum;
+                }
+            }
+            *out = sum;
+        }
+    }
+}
+
+/* The contract of transpose. */
+void NAME(transpose)(const pc_transpose_args *a)
+{
+    for (int64_t j = 0; j < a->columns; j++) {
+        for (int64_t i = 0; i < a->rows; i++) {
+            T *out = (T *)a->out + j * a->out_step + i;
+            T x = ((const T *)a->in)[i * a->in_step + j];
+            *out = a->add ? *out + x : x;
+        }
     }
 }
 
@@ -318,6 +357,40 @@ void NAME(conv_backward_input)(const conv_sizes *s, T *grad_in, const T *grad_ou
                 }
             }
         }
+    }
+}
+
+/* grad_weight[o][c][i][j]: the pixels cut into chunks of so many samples, rows and columns; one chain of fmas from zero
+ * in each, in the order (sample, row, column), and the chunks added in the same order. Padding is zeros that are
+ * multiplied. */
+void NAME(conv_backward_weight)(const conv_sizes *s, T *grad_weight, const T *grad_out, const T *in,
+                                const int64_t chunk[3], int fused)
+{
+    const int64_t icg = s->ic / s->g, ocg = s->oc / s->g;
+    for (int64_t k = 0; k < s->oc * icg * s->kh * s->kw; k++) {
+        const int64_t j = k % s->kw, i = k / s->kw % s->kh, c = k / s->kw / s->kh % icg, o = k / s->kw / s->kh / icg;
+        T total = 0;
+        for (int64_t n0 = 0; n0 < s->n; n0 += chunk[0]) {
+            for (int64_t y0 = 0; y0 < s->oh; y0 += chunk[1]) {
+                for (int64_t x0 = 0; x0 < s->ow; x0 += chunk[2]) {
+                    T sum = 0;
+                    for (int64_t n = n0; n < s->n && n < n0 + chunk[0]; n++) {
+                        for (int64_t y = y0; y < s->oh && y < y0 + chunk[1]; y++) {
+                            for (int64_t x = x0; x < s->ow && x < x0 + chunk[2]; x++) {
+                                int64_t h = y * s->sh - s->pt + i * s->dh, v = x * s->sw - s->pl + j * s->dw;
+                                bool inside = h >= 0 && h < s->ih && v >= 0 && v < s->iw;
+                                T a = inside ? in[((n * s->ic + o / ocg * icg + c) * s->ih + h) * s->iw + v] : 0;
+                                T b = grad_out[((n * s->oc + o) * s->oh + y) * s->ow + x];
+                                T product = a * b;
+                                sum = fused ? FMA(a, b, sum) : product + sum;
+                            }
+                        }
+                    }
+                    total = n0 + y0 + x0 ? total + sum : sum;
+                }
+            }
+        }
+        grad_weight[k] = total;
     }
 }
 

@@ -20,6 +20,8 @@ def test_structs_are_mirrored(oracle: ctypes.CDLL) -> None:
     """The ctypes structures lie in memory as the compiler lays them out."""
     mirrors = {
         "pc_tile_args": lib.TileArgs,
+        "pc_weight_args": lib.WeightArgs,
+        "pc_transpose_args": lib.TransposeArgs,
         "pc_pool_args": lib.PoolArgs,
         "pc_chains_args": lib.ChainsArgs,
         "pc_kernels": lib.Kernels,
@@ -32,6 +34,10 @@ def test_structs_are_mirrored(oracle: ctypes.CDLL) -> None:
         ("pc_tile_args", "vec"),
         ("pc_tile_args", "vec_row"),
         ("pc_tile_args", "scal_step"),
+        ("pc_weight_args", "vec"),
+        ("pc_weight_args", "row"),
+        ("pc_transpose_args", "rows"),
+        ("pc_transpose_args", "add"),
         ("pc_pool_args", "divisor"),
         ("pc_pool_args", "tap_row"),
         ("pc_chains_args", "rounds"),
