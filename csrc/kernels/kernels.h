@@ -45,7 +45,8 @@ typedef struct {
  *             acc = fma(vec[(r*columns + t)*width + q], scal[offset[p] + row[r] + t*pixel_step], acc)
  *         out[p*width + q] = acc
  *
- * 1 <= rows <= tile_rows, 1 <= vectors <= tile_columns/lanes; all is read and written exactly; counts may be 0. */
+ * 1 <= vectors <= tile_columns/lanes; any number of rows, best a multiple of tile_rows; all is read and written
+ * exactly; counts may be 0. */
 typedef struct {
     void *out; /* T */
     int64_t rows, vectors;

@@ -14,15 +14,15 @@
  * A list of offsets for each step and the multiplications of a row step, as conv_tile has them, cost a quarter of the
  * speed here. Rows that are taps of one channel read the same few cache lines. */
 
-PC_INLINE void PC_LOCAL(weight_body)(const pc_weight_args *a, const int rows, const int vectors)
+PC_INLINE void PC_LOCAL(weight_body)(const pc_weight_args *a, int64_t first, const int rows, const int vectors)
 {
     v_t acc[PC_TILE_ROWS][PC_TILE_VECTORS];
     const T *scal[PC_TILE_ROWS];
     const int64_t width = (int64_t)vectors * V_LANES;
-    T *out = a->out;
+    T *out = (T *)a->out + first * width;
     PC_UNROLL(8)
     for (int p = 0; p < rows; p++) {
-        scal[p] = (const T *)a->scal + a->offset[p];
+        scal[p] = (const T *)a->scal + a->offset[first + p];
         PC_UNROLL(4)
         for (int v = 0; v < vectors; v++) {
             acc[p][v] = a->accumulate ? v_load(out + p * width + v * V_LANES) : v_zero();
@@ -61,31 +61,39 @@ PC_INLINE void PC_LOCAL(weight_body)(const pc_weight_args *a, const int rows, co
     }
 }
 
-#define PC_TILE(rows)                                                                                                  \
+#define PC_REST(rows)                                                                                                  \
     case rows:                                                                                                         \
-        if (a->vectors == 1) {                                                                                         \
-            PC_LOCAL(weight_body)(a, rows, 1);                                                                         \
-        } else if (PC_TILE_VECTORS == 2 || a->vectors == 2) {                                                          \
-            PC_LOCAL(weight_body)(a, rows, 2);                                                                         \
-        } else {                                                                                                       \
-            PC_LOCAL(weight_body)(a, rows, PC_TILE_VECTORS);                                                           \
-        }                                                                                                              \
+        PC_LOCAL(weight_body)(a, first, rows, vectors);                                                                \
         break;
 
-void PC_SYMBOL(weight_tile)(const pc_weight_args *a)
+PC_INLINE void PC_LOCAL(weight_rows)(const pc_weight_args *a, const int vectors)
 {
-    switch (a->rows) {
-        PC_TILE(1)
-        PC_TILE(2)
-        PC_TILE(3)
-        PC_TILE(4)
-        PC_TILE(5)
-        PC_TILE(6)
+    int64_t first = 0;
+    for (; first + PC_TILE_ROWS <= a->rows; first += PC_TILE_ROWS) {
+        PC_LOCAL(weight_body)(a, first, PC_TILE_ROWS, vectors);
+    }
+    switch (a->rows - first) {
+        PC_REST(1)
+        PC_REST(2)
+        PC_REST(3)
+        PC_REST(4)
+        PC_REST(5)
 #if PC_TILE_ROWS >= 8
-        PC_TILE(7)
-        PC_TILE(8)
+        PC_REST(6)
+        PC_REST(7)
 #endif
     }
 }
 
-#undef PC_TILE
+#undef PC_REST
+
+void PC_SYMBOL(weight_tile)(const pc_weight_args *a)
+{
+    if (a->vectors == 1) {
+        PC_LOCAL(weight_rows)(a, 1);
+    } else if (PC_TILE_VECTORS == 2 || a->vectors == 2) {
+        PC_LOCAL(weight_rows)(a, 2);
+    } else {
+        PC_LOCAL(weight_rows)(a, PC_TILE_VECTORS);
+    }
+}

@@ -4,10 +4,10 @@
  *
  * The lanes of a tile are output channels, its rows are weights (c, r, s), and the depth runs over pixels:
  *
- *     total[c, r, s][o] += in_slab[offset of (c, r, s) + pixel] * grad[pixel][o]
+ *     total[c, r, s][o] += in_slab[offset of (c, r, s) + pixel] * panel[pixel][o]
  *
- * where `grad` is a panel of grad_out, a tile wide, transposed to [pixel][channel], and the slab holds the input
- * (slab.h), so that stride, dilation and padding are offsets. Padding zeros are multiplied.
+ * where a panel is grad_out of as many channels as a tile is wide, transposed to [pixel][channel], and the slab holds the
+ * input (slab.h), so that stride, dilation and padding are offsets. Padding zeros are multiplied.
  *
  * The sum is cut into chunks, by the shape alone: a row of more than 1024 pixels into even parts; else whole rows, as
  * many as make 1024 pixels but at least 4 (fewer would pack each row of a wide map several times); else, where a sample
@@ -16,16 +16,20 @@
  * their number, not with all pixels. The totals of a chunk go through memory between pieces of the panel that fit into
  * L1, which is the same chain.
  *
- *     for each group, share of output channels, block of input channels, range of kernel rows:     an item, one thread
- *         for each chunk:  pack the slab                                       (128-256 KB, stays in L2)
- *             for each panel of output channels:  transpose grad_out           (64 KB, L2)
- *                 for each piece of the panel, 6 weights:  the tile            (16 KB, L1)
- *                 transpose the totals into grad_weight: the first chunk stores, the others add
+ *     for each group, share of output channels, share of input channels, range of kernel rows:     an item, one thread
+ *         for each chunk:
+ *             for each block of input channels:  pack the slab                       (up to 256 KB, half of a small L2)
+ *                 for each panel:  transpose it, for the first block                 (64 KB; 1 MB for all)
+ *                     for each few weights:
+ *                         for each piece of the panel:  the tile                     (16 KB and 16 KB, L1)
+ *                         transpose the totals into grad_weight: the first chunk stores, the others add
  *
- * What is not the tile costs, per multiply-add: packing 1/(output channels of the item * taps), transposing
- * 1/(input channels of the item * taps), the totals 1/(pixels of a chunk).
+ * What is not the tile costs, per multiply-add: packing 1/(output channels * taps), transposing 1/(input channels *
+ * taps), the totals 1/(pixels of a chunk), with the channels those of an item.
  *
- * A 1x1 window without padding and stride needs no slab: the tile reads the input where it is. */
+ * A 1x1 window without padding is a product of two matrices. It needs no slab: the tile reads the input where it is. And
+ * the input may as well be what is transposed, if it has fewer channels: the lanes are then input channels, the rows
+ * output channels, and the products and their order the same. */
 #include <string.h>
 
 #include "base/pool.h"
@@ -37,32 +41,42 @@ enum {
     CHUNK = 1024,   /* pixels */
     CHUNK_ROWS = 4, /* at least, where a row fits */
     SLAB_BYTES = 256 << 10,
+    PANELS_BYTES = 1 << 20,
     TOTAL_BYTES = 16 << 10,
-    PIECE_BYTES = 16 << 10, /* of the panel under the tiles */
+    PIECE_BYTES = 16 << 10,
+    TILES = 4, /* of one call of the kernel */
     GRAIN = 1 << 20,
     LINE = 64,
 };
 
+/* The problem as it is computed: see shape_of. */
 typedef struct {
-    const pc_conv_geom *geom;
-    const pc_tensor *grad_out, *in;
+    pc_conv_geom geom;
+    bool pointwise; /* a product of matrices, where they are */
+    bool turned;    /* `in` and `grad_out` are exchanged, and so are ic and oc */
+} pc_weight_shape;
+
+typedef struct {
+    pc_weight_shape shape;
+    pc_tensor grad_out, in;
     char *grad_weight;
     pc_call *call;
 } pc_weight_pass;
 
-/* An item has `out_channels` (panels of `lanes`), `channels` and `kernel_rows`; chunks of samples x rows x columns. Only
- * the chunk decides bits, and it looks at nothing but the geometry. */
+/* An item has `out_channels` (panels of `lanes`), `in_channels` (blocks of `channels`) and `kernel_rows`; chunks of
+ * samples x rows x columns. Only the chunk decides bits, and it looks at nothing but the geometry. */
 typedef struct {
     pc_axis y, x;
-    int64_t lanes, out_channels, channels, kernel_rows;
+    int64_t lanes, out_channels, channels, in_channels, kernel_rows;
     int64_t chunk_n, chunk_h, chunk_w;
     int64_t slab_step; /* of a sample, in elements */
     int64_t weights;   /* whose totals are in work at the same time */
-    int64_t taps;      /* in the longest list */
+    bool keep;         /* all panels of a chunk, for the next block */
 } pc_weight_cut;
 
+/* What an item covers, within its group. `ic, channels` is the block at hand. */
 typedef struct {
-    int64_t group, oc, out_channels, ic, channels, kh, kernel_rows; /* what an item covers, within its group */
+    int64_t group, oc, out_channels, ic, channels, kh, kernel_rows;
 } pc_weight_item;
 
 typedef struct {
@@ -70,7 +84,7 @@ typedef struct {
     bool first;
 } pc_chunk;
 
-/* Where a chunk's pixels and an item's weights are found in the input: element (weight j, line i, pixel t) is
+/* Where a chunk's pixels and a block's weights are found in the input: element (weight j, line i, pixel t) is
  * data[offset[j] + row[i] + t*pixel_step]. */
 typedef struct {
     const char *data;
@@ -79,12 +93,13 @@ typedef struct {
 } pc_pixels;
 
 typedef struct {
-    void *slab, *panel, *total;
+    char *slab, *panel, *total;
     int64_t *tap_row, *tap_column, *offset, *row;
 } pc_weight_work;
 
 /* Memory that will be wanted soon: `rows` of `lines` cache lines, `step` bytes apart. Some of it is asked for before
- * each tile. Reading grad_out and adding to grad_weight are short walks along many rows, which no hardware foresees. */
+ * each call of the kernel. Reading grad_out and adding to grad_weight are short walks along many rows, which no hardware
+ * foresees: 512 channels of 7x7 pixels take 10 % less time so. */
 typedef struct {
     const char *data;
     int64_t step, lines, rows;
@@ -111,9 +126,23 @@ static int64_t even_part(int64_t all, int64_t most, int64_t unit)
     return pc_ceil_div(units, parts) * unit;
 }
 
-static bool in_place(const pc_conv_geom *g)
+/* A 1x1 window without padding looks at every sh-th row: as far as this goes, that is all of a smaller image. (Columns
+ * with a stride between them are better packed.) Turned where less is to be transposed then, and no lanes are empty. */
+static pc_weight_shape shape_of(const pc_conv_geom *geom, const pc_kernels *kernels)
 {
-    return g->kh * g->kw == 1 && g->sw == 1 && g->pt == 0 && g->pb == 0 && g->pl == 0 && g->pr == 0;
+    pc_weight_shape shape = {.geom = *geom};
+    pc_conv_geom *g = &shape.geom;
+    shape.pointwise = g->kh * g->kw == 1 && g->sw == 1 && g->pt == 0 && g->pb == 0 && g->pl == 0 && g->pr == 0;
+    if (shape.pointwise) {
+        shape.turned = g->ic < g->oc && g->ic / g->g >= kernels->tile_columns;
+        g->sh = 1;
+        g->ih = g->oh;
+        if (shape.turned) {
+            g->ic = geom->oc;
+            g->oc = geom->ic;
+        }
+    }
+    return shape;
 }
 
 static int64_t slab_bound(const pc_weight_cut *c, pc_dtype dtype)
@@ -123,30 +152,29 @@ static int64_t slab_bound(const pc_weight_cut *c, pc_dtype dtype)
     return pc_slab_most(pc_span_most(&y, c->chunk_h), pc_span_most(&c->x, c->chunk_w), 1, dtype);
 }
 
-/* Makes the item smaller until there is one for each thread: by input channels, which repeats the transposing, by
+/* Makes the items smaller until there is one for each thread: by input channels, which repeats the transposing, by
  * output channels, which repeats the packing, or by kernel rows. */
 static void share(pc_weight_cut *c, const pc_conv_geom *g, int64_t lanes, int threads)
 {
     const int64_t ic = g->ic / g->g, oc = g->oc / g->g;
-    const int64_t blocks = pc_ceil_div(ic, c->channels);
-    const int64_t items = g->g * blocks * pc_ceil_div(g->kh, c->kernel_rows);
+    const int64_t items = g->g * pc_ceil_div(oc, c->out_channels) * pc_ceil_div(g->kh, c->kernel_rows);
     if (threads == 1 || items % threads == 0 || items >= 4 * threads) {
         return;
     }
-    const int64_t wanted = pc_ceil_div(blocks, threads) * threads;
-    if (ic >= 16 * wanted) {
-        c->channels = pc_ceil_div(ic, wanted);
+    if (ic >= 16 * threads) {
+        c->in_channels = pc_ceil_div(ic, threads);
     } else if (oc >= threads * lanes) {
-        c->out_channels = pc_ceil_div(pc_ceil_div(oc, threads), lanes) * lanes;
-    } else if (ic >= wanted) {
-        c->channels = pc_ceil_div(ic, wanted);
+        c->out_channels = pc_min(c->out_channels, pc_ceil_div(pc_ceil_div(oc, threads), lanes) * lanes);
+    } else if (ic >= threads) {
+        c->in_channels = pc_ceil_div(ic, threads);
     } else {
         c->kernel_rows = pc_min(c->kernel_rows, pc_ceil_div(g->kh, threads));
     }
 }
 
-static pc_weight_cut cut_of(const pc_conv_geom *g, const pc_kernels *kernels, pc_dtype dtype, int threads)
+static pc_weight_cut cut_of(const pc_weight_shape *shape, const pc_kernels *kernels, pc_dtype dtype, int threads)
 {
+    const pc_conv_geom *g = &shape->geom;
     const int64_t ic = g->ic / g->g, oc = g->oc / g->g, size = (int64_t)pc_dtype_size(dtype);
     pc_weight_cut c = {.y = pc_axis_of(g->ih, g->oh, g->sh, g->pt, g->kh, g->dh, g->pad_mode),
                        .x = pc_axis_of(g->iw, g->ow, g->sw, g->pl, g->kw, g->dw, g->pad_mode)};
@@ -154,35 +182,38 @@ static pc_weight_cut cut_of(const pc_conv_geom *g, const pc_kernels *kernels, pc
     c.chunk_h = c.chunk_w < g->ow ? 1 : even_part(g->oh, pc_max(CHUNK_ROWS, CHUNK / g->ow), 1);
     c.chunk_n = c.chunk_h < g->oh ? 1 : even_part(pc_max(1, g->n), CHUNK / (g->oh * g->ow), 1);
 
-    c.out_channels = oc;
     c.kernel_rows = g->kh;
-    int64_t step = in_place(g) ? c.chunk_h * c.chunk_w : slab_bound(&c, dtype);
+    int64_t step = shape->pointwise ? c.chunk_h * c.chunk_w : slab_bound(&c, dtype);
     while (c.kernel_rows > 1 && step > SLAB_BYTES / size / c.chunk_n) {
         c.kernel_rows = pc_ceil_div(c.kernel_rows, 2);
         step = slab_bound(&c, dtype);
     }
     const int64_t most = step < 0 ? 1 : SLAB_BYTES / size / c.chunk_n / step;
-    c.channels = even_part(ic, most, 1);
+    const int64_t pixels = c.chunk_n * c.chunk_h * c.chunk_w;
+    c.in_channels = ic;
+    c.out_channels = most >= ic ? oc : even_part(oc, PANELS_BYTES / size / pixels, kernels->tile_columns);
     share(&c, g, kernels->lanes, threads);
+    c.channels = even_part(c.in_channels, most, 1);
+    c.keep = c.channels < c.in_channels;
     c.lanes = pc_min(even_part(c.out_channels, kernels->tile_columns, kernels->lanes), kernels->tile_columns);
     c.weights = pc_max(1, TOTAL_BYTES / size / c.lanes / kernels->tile_rows) * kernels->tile_rows;
-    c.slab_step = in_place(g) ? 0 : step < 0 ? -1 : step * c.channels;
-    c.taps = pc_max(g->kh, g->kw);
+    c.slab_step = shape->pointwise ? 0 : step < 0 ? -1 : step * c.channels;
     return c;
 }
 
 static pc_weight_work lay_out(pc_slice *slice, const pc_weight_cut *c, const pc_conv_geom *g, pc_dtype dtype)
 {
     const int64_t size = (int64_t)pc_dtype_size(dtype);
+    const int64_t panels = c->keep ? pc_ceil_div(c->out_channels, c->lanes) : 1;
     if (c->slab_step < 0) {
         slice->used = -1;
     }
     return (pc_weight_work){
         .slab = pc_lay(slice, c->slab_step * c->chunk_n, size),
-        .panel = pc_lay(slice, c->chunk_n * c->chunk_h * c->chunk_w * c->lanes, size),
+        .panel = pc_lay(slice, c->chunk_n * c->chunk_h * c->chunk_w * c->lanes * panels, size),
         .total = pc_lay(slice, c->weights * c->lanes, size),
-        .tap_row = pc_lay(slice, c->taps, sizeof(int64_t)),
-        .tap_column = pc_lay(slice, c->taps, sizeof(int64_t)),
+        .tap_row = pc_lay(slice, g->kh, sizeof(int64_t)),
+        .tap_column = pc_lay(slice, g->kw, sizeof(int64_t)),
         .offset = pc_lay(slice, c->channels * c->kernel_rows * g->kw, sizeof(int64_t)),
         .row = pc_lay(slice, c->chunk_n * c->chunk_h, sizeof(int64_t)),
     };
@@ -203,9 +234,9 @@ static pc_weight_work lay_out(pc_slice *slice, const pc_weight_cut *c, const pc_
 static pc_pixels take_pixels(const pc_weight_pass *pass, const pc_weight_cut *cut, const pc_weight_work *work,
                              const pc_weight_item *item, const pc_chunk *chunk)
 {
-    const pc_conv_geom *g = pass->geom;
+    const pc_conv_geom *g = &pass->shape.geom;
     const pc_dtype dtype = pass->call->dtype;
-    const int64_t size = (int64_t)pc_dtype_size(dtype);
+    const int64_t size = (int64_t)pc_dtype_size(dtype), *step = pass->in.step;
     const int64_t ic = item->group * (g->ic / g->g) + item->ic;
     pc_pixels found = {.data = work->slab,
                        .offset = work->offset,
@@ -215,14 +246,13 @@ static pc_pixels take_pixels(const pc_weight_pass *pass, const pc_weight_cut *cu
                        .length = chunk->columns,
                        .pixel_step = 1};
     int64_t sample_step, channel_step, row_step;
-    if (in_place(g)) {
-        const int64_t *step = pass->in->step;
+    if (pass->shape.pointwise) {
         sample_step = step[0];
         channel_step = step[1];
-        row_step = g->sh * step[2];
-        found.pixel_step = g->sw * step[3];
-        found.data = (const char *)pass->in->data +
-                     (chunk->n * step[0] + ic * step[1] + chunk->y * row_step + chunk->x * found.pixel_step) * size;
+        row_step = step[2];
+        found.pixel_step = step[3];
+        found.data = (const char *)pass->in.data +
+                     (chunk->n * step[0] + ic * step[1] + chunk->y * step[2] + chunk->x * step[3]) * size;
         work->tap_row[0] = work->tap_column[0] = 0;
     } else {
         pc_axis y = cut->y;
@@ -236,8 +266,8 @@ static pc_pixels take_pixels(const pc_weight_pass *pass, const pc_weight_cut *cu
         sample_step = channel_step * item->channels;
         row_step = slab.row_step;
         for (int64_t s = 0; s < chunk->samples; s++) {
-            pc_slab_pack(&slab, &y, &cut->x, dtype, (char *)work->slab + s * sample_step * size, pass->in, chunk->n + s,
-                         ic, item->channels, 0.0);
+            pc_slab_pack(&slab, &y, &cut->x, dtype, work->slab + s * sample_step * size, &pass->in, chunk->n + s, ic,
+                         item->channels, 0.0);
         }
     }
     for (int64_t c = 0, j = 0; c < item->channels; c++) {
@@ -260,85 +290,101 @@ static pc_pixels take_pixels(const pc_weight_pass *pass, const pc_weight_cut *cu
 }
 
 /* total[weight][lane] = the chain over all of the chunk's pixels, for `weights` weights from `first` on. */
-static void sum_pixels(const pc_kernels *kernels, const pc_weight_work *work, const pc_pixels *pixels, int64_t first,
-                       int64_t weights, int64_t vectors, int64_t size, pc_ahead *grad_weight, pc_ahead *panel)
+static void sum_pixels(const pc_kernels *kernels, const char *panel, char *total, const pc_pixels *pixels,
+                       int64_t first, int64_t weights, int64_t vectors, int64_t size, pc_ahead *ahead, pc_ahead *next)
 {
     const int64_t width = vectors * kernels->lanes, most = PIECE_BYTES / (width * size);
     const int64_t length = even_part(pixels->length, most, 1);
     const int64_t lines = length < pixels->length ? 1 : even_part(pixels->lines, most / length, 1);
     const int64_t pieces = pc_ceil_div(pixels->lines, lines) * pc_ceil_div(pixels->length, length);
-    const int64_t tiles = pc_ceil_div(weights, kernels->tile_rows);
-    grad_weight->share = pc_ceil_div(grad_weight->rows * grad_weight->lines, pieces * tiles);
-    panel->share = pc_ceil_div(panel->rows * panel->lines, pieces * pc_ceil_div(pixels->weights, kernels->tile_rows));
-    const char *vec = work->panel;
+    const int64_t rows = TILES * kernels->tile_rows;
+    ahead->share = pc_ceil_div(ahead->rows * ahead->lines, pieces * pc_ceil_div(weights, rows));
+    next->share = pc_ceil_div(next->rows * next->lines, pieces * pc_ceil_div(pixels->weights, rows));
     bool accumulate = false;
     for (int64_t line = 0; line < pixels->lines; line += lines) {
         for (int64_t at = 0; at < pixels->length; at += length) {
             pc_weight_args tile = {
-                .out = work->total,
                 .vectors = vectors,
                 .accumulate = accumulate,
-                .vec = vec,
+                .vec = panel,
                 .scal = pixels->data + at * pixels->pixel_step * size,
                 .row_count = pc_min(lines, pixels->lines - line),
                 .columns = pc_min(length, pixels->length - at),
                 .pixel_step = pixels->pixel_step,
                 .row = pixels->row + line,
             };
-            for (int64_t j = 0; j < weights; j += kernels->tile_rows) {
+            for (int64_t j = 0; j < weights; j += rows) {
+                tile.out = total + j * width * size;
                 tile.offset = pixels->offset + first + j;
-                tile.rows = pc_min(kernels->tile_rows, weights - j);
-                look_ahead(grad_weight);
-                look_ahead(panel);
+                tile.rows = pc_min(rows, weights - j);
+                look_ahead(ahead);
+                look_ahead(next);
                 kernels->weight_tile(&tile);
-                tile.out = (char *)tile.out + tile.rows * width * size;
             }
-            vec += tile.row_count * tile.columns * width * size;
+            panel += tile.row_count * tile.columns * width * size;
             accumulate = true;
         }
     }
 }
 
-/* The gradient of an item's weights for `lanes` output channels from `oc` on, over one chunk. `next` is what the next
- * panel will read. */
-static void run_panel(const pc_weight_pass *pass, const pc_weight_cut *cut, const pc_weight_work *work,
-                      const pc_weight_item *item, const pc_chunk *chunk, const pc_pixels *pixels, int64_t oc,
-                      int64_t lanes, pc_ahead next)
+/* grad_weight of `weights` of the block's weights from `first` on, lanes `oc` and following. Weights of one kernel row
+ * range of one channel lie one behind the other, and `first` and `weights` stay within one unless the item has all rows.
+ * Returns where they are, with the first lane's first weight at `data` and `step` bytes to the next lane; turned, to
+ * the next weight. */
+static pc_ahead place_of(const pc_weight_pass *pass, const pc_weight_item *item, int64_t oc, int64_t lanes,
+                         int64_t first, int64_t weights)
 {
-    const pc_conv_geom *g = pass->geom;
+    const pc_conv_geom *g = &pass->shape.geom;
+    const int64_t ic = g->ic / g->g, size = (int64_t)pc_dtype_size(pass->call->dtype);
+    if (pass->shape.turned) {
+        const int64_t step = g->oc / g->g;
+        const int64_t at = (item->group * ic + item->ic + first) * step + oc - item->group * step;
+        return (pc_ahead){.data = pass->grad_weight + at * size,
+                          .step = step * size,
+                          .lines = pc_ceil_div(lanes * size, LINE),
+                          .rows = weights};
+    }
+    const int64_t taps = item->kernel_rows * g->kw;
+    const int64_t at = ((oc * ic + item->ic + first / taps) * g->kh + item->kh) * g->kw + first % taps;
+    return (pc_ahead){.data = pass->grad_weight + at * size,
+                      .step = ic * g->kh * g->kw * size,
+                      .lines = pc_ceil_div(weights * size, LINE),
+                      .rows = lanes};
+}
+
+/* The gradient of a block's weights for `lanes` output channels from `oc` on, over one chunk, from a panel. `next` is
+ * what the next panel will read. */
+static void run_panel(const pc_weight_pass *pass, const pc_weight_cut *cut, const pc_weight_work *work,
+                      const pc_weight_item *item, const pc_chunk *chunk, const pc_pixels *pixels, const char *panel,
+                      int64_t oc, int64_t lanes, pc_ahead next)
+{
+    const pc_conv_geom *g = &pass->shape.geom;
     const pc_dtype dtype = pass->call->dtype;
     const pc_kernels *kernels = pc_kernels_for(dtype);
     const int64_t size = (int64_t)pc_dtype_size(dtype);
     const int64_t vectors = pc_ceil_div(lanes, kernels->lanes), width = vectors * kernels->lanes;
-    if (width > lanes) { /* lanes without a channel: their sums go nowhere, but must not be slow */
-        memset(work->panel, 0, (size_t)(chunk->samples * chunk->rows * chunk->columns * width * size));
-    }
-    if (dtype == PC_F32) {
-        take_panel_f32(kernels, work->panel, width, lanes, pass->grad_out, oc, chunk);
-    } else {
-        take_panel_f64(kernels, work->panel, width, lanes, pass->grad_out, oc, chunk);
-    }
-    /* The weights of one lane lie one behind the other, but for other items' kernel rows between two channels. */
-    const int64_t oc_step = g->ic / g->g * g->kh * g->kw, taps = item->kernel_rows * g->kw;
-    const int64_t run = item->kernel_rows == g->kh ? pixels->weights : taps;
-    char *grad_weight = pass->grad_weight + (oc * oc_step + (item->ic * g->kh + item->kh) * g->kw) * size;
-    for (int64_t first = 0; first < pixels->weights; first += run, grad_weight += g->kh * g->kw * size) {
-        for (int64_t j = 0; j < run; j += cut->weights) {
-            const int64_t weights = pc_min(cut->weights, run - j);
-            pc_ahead ahead = {.data = grad_weight + j * size,
-                              .step = oc_step * size,
-                              .lines = pc_ceil_div(weights * size, LINE),
-                              .rows = lanes};
-            sum_pixels(kernels, work, pixels, first + j, weights, vectors, size, &ahead, &next);
+    const int64_t run = item->kernel_rows == g->kh ? pixels->weights : item->kernel_rows * g->kw;
+    for (int64_t first = 0, weights; first < pixels->weights; first += weights) {
+        weights = pc_min(cut->weights, run - first % run);
+        pc_ahead place = place_of(pass, item, oc, lanes, first, weights), ahead = place;
+        sum_pixels(kernels, panel, work->total, pixels, first, weights, vectors, size, &ahead, &next);
+        char *grad_weight = (char *)place.data;
+        if (!pass->shape.turned) {
             kernels->transpose(&(pc_transpose_args){
-                .out = grad_weight + j * size,
-                .out_step = oc_step,
+                .out = grad_weight,
+                .out_step = place.step / size,
                 .in = work->total,
                 .in_step = width,
                 .rows = weights,
                 .columns = lanes,
                 .add = !chunk->first,
             });
+        } else if (dtype == PC_F32) {
+            write_f32((float *)grad_weight, place.step / size, (float *)work->total, width, weights, lanes,
+                      !chunk->first);
+        } else {
+            write_f64((double *)grad_weight, place.step / size, (double *)work->total, width, weights, lanes,
+                      !chunk->first);
         }
     }
 }
@@ -356,14 +402,29 @@ static pc_chunk chunk_at(const pc_conv_geom *g, const pc_weight_cut *cut, int64_
     return c;
 }
 
+static void take_panel(const pc_weight_pass *pass, const pc_chunk *chunk, char *panel, int64_t oc, int64_t lanes)
+{
+    const pc_kernels *kernels = pc_kernels_for(pass->call->dtype);
+    const int64_t width = pc_ceil_div(lanes, kernels->lanes) * kernels->lanes;
+    if (width > lanes) { /* lanes without a channel: their sums go nowhere, but must not be slow */
+        const int64_t elements = chunk->samples * chunk->rows * chunk->columns * width;
+        memset(panel, 0, (size_t)elements * pc_dtype_size(pass->call->dtype));
+    }
+    if (pass->call->dtype == PC_F32) {
+        take_panel_f32(kernels, (float *)panel, width, lanes, &pass->grad_out, oc, chunk);
+    } else {
+        take_panel_f64(kernels, (double *)panel, width, lanes, &pass->grad_out, oc, chunk);
+    }
+}
+
 /* What take_panel will read. Of one sample only: several lie too scattered, and are small. */
 static pc_ahead panel_ahead(const pc_weight_pass *pass, const pc_chunk *chunk, int64_t oc, int64_t lanes)
 {
-    const int64_t *step = pass->grad_out->step, size = (int64_t)pc_dtype_size(pass->call->dtype);
+    const int64_t *step = pass->grad_out.step, size = (int64_t)pc_dtype_size(pass->call->dtype);
     if (chunk->samples > 1 || step[3] != 1 || step[2] < 0) {
         return (pc_ahead){0};
     }
-    return (pc_ahead){.data = (const char *)pass->grad_out->data +
+    return (pc_ahead){.data = (const char *)pass->grad_out.data +
                               (chunk->n * step[0] + oc * step[1] + chunk->y * step[2] + chunk->x) * size,
                       .step = step[1] * size,
                       .lines = pc_ceil_div(((chunk->rows - 1) * step[2] + chunk->columns) * size, LINE),
@@ -371,25 +432,39 @@ static pc_ahead panel_ahead(const pc_weight_pass *pass, const pc_chunk *chunk, i
 }
 
 static void run_item(const pc_weight_pass *pass, const pc_weight_cut *cut, const pc_weight_work *work,
-                     const pc_weight_item *item)
+                     pc_weight_item item, int64_t in_channels)
 {
-    const pc_conv_geom *g = pass->geom;
+    const pc_conv_geom *g = &pass->shape.geom;
     const int64_t chunks =
         pc_ceil_div(g->n, cut->chunk_n) * pc_ceil_div(g->oh, cut->chunk_h) * pc_ceil_div(g->ow, cut->chunk_w);
-    const int64_t oc = item->group * (g->oc / g->g) + item->oc;
+    const int64_t oc = item.group * (g->oc / g->g) + item.oc, most = pc_min(cut->lanes, item.out_channels);
+    const int64_t ic = item.ic, end = ic + in_channels;
+    const int64_t panel_bytes =
+        cut->chunk_n * cut->chunk_h * cut->chunk_w * cut->lanes * (int64_t)pc_dtype_size(pass->call->dtype);
     for (int64_t i = 0; i < chunks; i++) {
         const pc_chunk chunk = chunk_at(g, cut, i), following = chunk_at(g, cut, (i + 1) % chunks);
-        const pc_pixels pixels = take_pixels(pass, cut, work, item, &chunk);
-        for (int64_t o = 0, next = 0, lanes = pc_min(cut->lanes, item->out_channels); lanes > 0; o = next) {
-            next = o + lanes;
-            const int64_t more = pc_min(cut->lanes, item->out_channels - next);
-            const pc_ahead ahead = more > 0 ? panel_ahead(pass, &chunk, oc + next, more)
-                                            : panel_ahead(pass, &following, oc, pc_min(cut->lanes, item->out_channels));
-            run_panel(pass, cut, work, item, &chunk, &pixels, oc + o, lanes, ahead);
-            if (pc_poll(pass->call)) {
-                return;
+        for (item.ic = ic; item.ic < end; item.ic += cut->channels) {
+            item.channels = pc_min(cut->channels, end - item.ic);
+            const pc_pixels pixels = take_pixels(pass, cut, work, &item, &chunk);
+            const bool first = item.ic == ic, last = item.ic + item.channels == end;
+            char *panel = work->panel;
+            for (int64_t o = 0, lanes; o < item.out_channels; o += lanes, panel += cut->keep ? panel_bytes : 0) {
+                lanes = pc_min(cut->lanes, item.out_channels - o);
+                if (first) {
+                    take_panel(pass, &chunk, panel, oc + o, lanes);
+                }
+                const int64_t more = item.out_channels - o - lanes;
+                pc_ahead next = {0};
+                if (more > 0 && first) {
+                    next = panel_ahead(pass, &chunk, oc + o + lanes, pc_min(cut->lanes, more));
+                } else if (more == 0 && last) {
+                    next = panel_ahead(pass, &following, oc, most);
+                }
+                run_panel(pass, cut, work, &item, &chunk, &pixels, panel, oc + o, lanes, next);
+                if (pc_poll(pass->call)) {
+                    return;
+                }
             }
-            lanes = more;
         }
     }
 }
@@ -397,25 +472,24 @@ static void run_item(const pc_weight_pass *pass, const pc_weight_cut *cut, const
 static void run_thread(void *context, int index, int count)
 {
     const pc_weight_pass *pass = context;
-    const pc_conv_geom *g = pass->geom;
+    const pc_conv_geom *g = &pass->shape.geom;
     const pc_dtype dtype = pass->call->dtype;
-    const pc_weight_cut cut = cut_of(g, pc_kernels_for(dtype), dtype, count);
+    const pc_weight_cut cut = cut_of(&pass->shape, pc_kernels_for(dtype), dtype, count);
     pc_slice slice = pc_slice_of(pass->call, index);
     const pc_weight_work work = lay_out(&slice, &cut, g, dtype);
     const int64_t ic = g->ic / g->g, oc = g->oc / g->g;
     int64_t number = 0;
-    pc_weight_item item;
+    pc_weight_item item = {0};
     for (item.group = 0; item.group < g->g; item.group++) {
         for (item.oc = 0; item.oc < oc; item.oc += cut.out_channels) {
             item.out_channels = pc_min(cut.out_channels, oc - item.oc);
-            for (item.ic = 0; item.ic < ic; item.ic += cut.channels) {
-                item.channels = pc_min(cut.channels, ic - item.ic);
+            for (item.ic = 0; item.ic < ic; item.ic += cut.in_channels) {
                 for (item.kh = 0; item.kh < g->kh; item.kh += cut.kernel_rows) {
                     item.kernel_rows = pc_min(cut.kernel_rows, g->kh - item.kh);
                     if (number++ % count != index) {
                         continue;
                     }
-                    run_item(pass, &cut, &work, &item);
+                    run_item(pass, &cut, &work, item, pc_min(cut.in_channels, ic - item.ic));
                     if (pc_stopped(pass->call)) {
                         return;
                     }
@@ -429,10 +503,12 @@ pc_status pc_conv_begin_weight(const pc_conv_geom *geom, pc_dtype dtype, int thr
 {
     const double outputs = (double)geom->n * (double)geom->oc * (double)geom->oh * (double)geom->ow;
     const double work = outputs * (double)(geom->ic / geom->g) * (double)geom->kh * (double)geom->kw;
+    const pc_kernels *kernels = pc_kernels_for(dtype);
     threads = pc_settle(threads, work, GRAIN);
-    const pc_weight_cut cut = cut_of(geom, pc_kernels_for(dtype), dtype, threads);
+    const pc_weight_shape shape = shape_of(geom, kernels);
+    const pc_weight_cut cut = cut_of(&shape, kernels, dtype, threads);
     pc_slice slice = {NULL, 0};
-    lay_out(&slice, &cut, geom, dtype);
+    lay_out(&slice, &cut, &shape.geom, dtype);
     return pc_begin(call, dtype, threads, work, slice.used, 0, error);
 }
 
@@ -444,7 +520,14 @@ void pc_conv_backward_weight(const pc_conv_geom *geom, void *grad_weight, const 
         memset(grad_weight, 0, (size_t)weights * pc_dtype_size(call->dtype));
         return;
     }
-    pc_weight_pass pass = {geom, grad_out, in, grad_weight, call};
+    pc_weight_pass pass = {shape_of(geom, pc_kernels_for(call->dtype)), *grad_out, *in, grad_weight, call};
+    if (pass.shape.pointwise) {
+        pass.in.step[2] *= geom->sh;
+    }
+    if (pass.shape.turned) {
+        pass.grad_out = pass.in;
+        pass.in = *grad_out;
+    }
     pc_pool_run(call->threads, run_thread, &pass);
 }
 

@@ -25,6 +25,21 @@ static void PC_LOCAL(take_panel)(const pc_kernels *kernels, T *panel, int64_t wi
     }
 }
 
+/* to[weight][lane] = total[weight][lane], or that added. */
+static void PC_LOCAL(write)(T *restrict to, int64_t step, const T *restrict total, int64_t width, int64_t weights,
+                            int64_t lanes, bool add)
+{
+    for (int64_t j = 0; j < weights; j++, to += step, total += width) {
+        if (!add) {
+            memcpy(to, total, (size_t)lanes * sizeof(T));
+            continue;
+        }
+        for (int64_t l = 0; l < lanes; l++) {
+            to[l] += total[l];
+        }
+    }
+}
+
 /* Sixteen sums side by side within a sample, whatever the machine's vectors, folded by halves; samples in order. */
 static T PC_LOCAL(channel_sum)(const int64_t shape[4], const pc_tensor *tensor, int64_t channel)
 {

@@ -64,7 +64,7 @@ class Tile:
         step = int(rng.integers(-3, 4))
         reached = [self.offset, self.row, np.arange(columns) * step]
         low, high = 0, -1
-        if row_count and columns:
+        if rows and row_count and columns:
             low, high = (int(sum(end(part) for part in reached)) for end in (np.min, np.max))
         self.scal = memory.place(memory.scal, rng, high - low + 1, table.dtype, flush)
         self.vec = memory.place(memory.vec, rng, row_count * columns * width, table.dtype, flush)
@@ -110,7 +110,7 @@ def test_every_tile_is_the_scalar_chain(
     rng = np.random.default_rng(5)
     memory = Memory()
     most = table.tile_columns // table.lanes
-    for rows, vectors in itertools.product(range(1, table.tile_rows + 1), range(1, most + 1)):
+    for rows, vectors in itertools.product(range(2 * table.tile_rows + 2), range(1, most + 1)):
         for pixels, flush in itertools.product(PIXELS + NO_PIXELS, FLUSH):
             tile = Tile(rng, memory, table, rows, vectors, pixels, flush, accumulate=accumulate)
             tile.check(oracle, table)
