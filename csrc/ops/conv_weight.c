@@ -127,14 +127,15 @@ static int64_t even_part(int64_t all, int64_t most, int64_t unit)
 }
 
 /* A 1x1 window without padding looks at every sh-th row: as far as this goes, that is all of a smaller image. (Columns
- * with a stride between them are better packed.) Turned where less is to be transposed then, and no lanes are empty. */
+ * with a stride between them are better packed.) Turned where less is to be transposed then and no lanes are empty; not for few pixels, as the gradient is written in
+ * pieces of a few lanes then. */
 static pc_weight_shape shape_of(const pc_conv_geom *geom, const pc_kernels *kernels)
 {
     pc_weight_shape shape = {.geom = *geom};
     pc_conv_geom *g = &shape.geom;
     shape.pointwise = g->kh * g->kw == 1 && g->sw == 1 && g->pt == 0 && g->pb == 0 && g->pl == 0 && g->pr == 0;
     if (shape.pointwise) {
-        shape.turned = g->ic < g->oc && g->ic / g->g >= kernels->tile_columns;
+        shape.turned = g->ic < g->oc && g->ic / g->g >= kernels->tile_columns && g->oh * g->ow >= CHUNK / 2;
         g->sh = 1;
         g->ih = g->oh;
         if (shape.turned) {
