@@ -125,3 +125,33 @@ def test_empty_batch_gives_zeros() -> None:
     assert not gradient(
         case, fresh((0, 3, 5, 5), "float32", 1), fresh((0, 4, 3, 3), "float32", 2)
     ).any()
+
+
+@parametrised
+@pytest.mark.parametrize(
+    "shape", [(1, 3, 5, 7), (90, 18, 7, 7), (3, 17, 40, 60), (2, 1, 1, 1)], ids=str
+)
+def test_bias_gradient_is_sixteen_sums(shape: tuple[int, ...], dtype: str) -> None:
+    """Pixels of a sample dealt to sixteen sums, folded by halves after 4096 pixels or a sample."""
+    n, channels, height, width = shape
+    gy = fresh(shape, dtype, 9)
+    flat = gy.reshape(n, channels, -1)
+    expected, strips = np.zeros(channels, dtype), np.zeros((16, channels), dtype)
+    together = max(1, 4096 // (height * width))
+    for sample in range(n):
+        for pixel in range(height * width):
+            strips[pixel % 16] += flat[sample, :, pixel]
+        if (sample + 1) % together == 0 or sample + 1 == n:
+            half = strips
+            while len(half) > 1:
+                half = half[: len(half) // 2] + half[len(half) // 2 :]
+            expected += half[0]
+            strips[:] = 0
+    x, w = np.zeros((n, 1, height, width), dtype), np.zeros((channels, 1, 1, 1), dtype)
+    last = np.ascontiguousarray(gy.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    apart = np.repeat(gy, 2, 3)[..., ::2]
+    for each, threads in ((gy, 1), (gy, 2), (last, 1), (apart, 2)):
+        with pyconv.num_threads(threads):
+            found = F.conv2d_backward(each, x, w, output_mask=(False, False, True))[2]
+        assert found is not None
+        check_same({"gb": found}, {"gb": expected}, f"{threads} threads")

@@ -2,5 +2,6 @@
 #include "kernels/conv_tile.inc.h"
 #include "kernels/fma_chains.inc.h"
 #include "kernels/pool.inc.h"
+#include "kernels/strip_sums.inc.h"
 #include "kernels/transpose.inc.h"
 #include "kernels/weight_tile.inc.h"

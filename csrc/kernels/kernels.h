@@ -57,6 +57,14 @@ typedef struct {
     const int64_t *row;
 } pc_weight_args;
 
+/* strip_sums: sums[k] += in[k + 16*i] for k < 16 and each i with k + 16*i < count, in order. Read exactly. */
+enum { PC_STRIPS = 16 };
+typedef struct {
+    void *sums;     /* T[16] */
+    const void *in; /* T */
+    int64_t count;
+} pc_strips_args;
+
 /* transpose: out[j*out_step + i] = in[i*in_step + j] for i < rows, j < columns; with `add` it is added to what is
  * there. Both are read and written exactly and do not overlap. */
 typedef struct {

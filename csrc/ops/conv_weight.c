@@ -1,4 +1,4 @@
-/* conv_weight.c: the weight gradient (outer form), and channel sums for bias gradients.
+/* conv_weight.c: the weight gradient (outer form).
  *
  *     grad_weight[o][c][r][s] = sum over n, y, x of grad_out[n][o][y][x] * in[n][c][y*sh - pt + r*dh][x*sw - pl + s*dw]
  *
@@ -530,37 +530,4 @@ void pc_conv_backward_weight(const pc_conv_geom *geom, void *grad_weight, const 
         pass.in = *grad_out;
     }
     pc_pool_run(call->threads, run_thread, &pass);
-}
-
-/* ---- channel sums ---------------------------------------------------------------------------------------------- */
-
-typedef struct {
-    const int64_t *shape;
-    void *sums;
-    const pc_tensor *tensor;
-    pc_call *call;
-} pc_sum_pass;
-
-static void sum_thread(void *context, int index, int count)
-{
-    const pc_sum_pass *pass = context;
-    for (int64_t c = index; c < pass->shape[1] && !pc_poll(pass->call); c += count) {
-        if (pass->call->dtype == PC_F32) {
-            ((float *)pass->sums)[c] = channel_sum_f32(pass->shape, pass->tensor, c);
-        } else {
-            ((double *)pass->sums)[c] = channel_sum_f64(pass->shape, pass->tensor, c);
-        }
-    }
-}
-
-pc_status pc_channel_sum_begin(const int64_t shape[4], pc_dtype dtype, int threads, pc_call *call, pc_error *error)
-{
-    const double work = (double)shape[0] * (double)shape[1] * (double)shape[2] * (double)shape[3];
-    return pc_begin(call, dtype, pc_settle(threads, work, GRAIN), work, 0, 0, error);
-}
-
-void pc_channel_sum(const int64_t shape[4], void *sums, const pc_tensor *tensor, pc_call *call)
-{
-    pc_sum_pass pass = {shape, sums, tensor, call};
-    pc_pool_run(call->threads, sum_thread, &pass);
 }

@@ -39,38 +39,3 @@ static void PC_LOCAL(write)(T *restrict to, int64_t step, const T *restrict tota
         }
     }
 }
-
-/* Sixteen sums side by side within a sample, whatever the machine's vectors, folded by halves; samples in order. */
-static T PC_LOCAL(channel_sum)(const int64_t shape[4], const pc_tensor *tensor, int64_t channel)
-{
-    T total = 0;
-    for (int64_t n = 0; n < shape[0]; n++) {
-        T sums[16] = {0};
-        for (int64_t y = 0; y < shape[2]; y++) {
-            const T *row =
-                (const T *)tensor->data + n * tensor->step[0] + channel * tensor->step[1] + y * tensor->step[2];
-            const int64_t step = tensor->step[3], whole = shape[3] - shape[3] % 16;
-            if (step == 1) {
-                for (int64_t x = 0; x < whole; x += 16) {
-                    for (int64_t k = 0; k < 16; k++) {
-                        sums[k] += row[x + k];
-                    }
-                }
-            } else {
-                for (int64_t x = 0; x < whole; x++) {
-                    sums[x % 16] += row[x * step];
-                }
-            }
-            for (int64_t x = whole; x < shape[3]; x++) {
-                sums[x % 16] += row[x * step];
-            }
-        }
-        for (int64_t half = 8; half > 0; half /= 2) {
-            for (int64_t k = 0; k < half; k++) {
-                sums[k] += sums[k + half];
-            }
-        }
-        total += sums[0];
-    }
-    return total;
-}

@@ -96,6 +96,12 @@ class TransposeArgs(ctypes.Structure):
     )
 
 
+class StripsArgs(ctypes.Structure):
+    """Mirror of pc_strips_args."""
+
+    _fields_ = (("sums", pointer), ("input", pointer), ("count", i64))
+
+
 class PoolArgs(ctypes.Structure):
     """Mirror of pc_pool_args."""
 

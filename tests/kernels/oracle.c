@@ -34,6 +34,7 @@ int64_t oracle_layout(const char *what)
     SIZE(pc_tile_args)
     SIZE(pc_weight_args)
     SIZE(pc_transpose_args)
+    SIZE(pc_strips_args)
     SIZE(pc_pool_args)
     SIZE(pc_chains_args)
     SIZE(pc_kernels)
@@ -250,6 +251,14 @@ void NAME(transpose)(const pc_transpose_args *a)
             T x = ((const T *)a->in)[i * a->in_step + j];
             *out = a->add ? *out + x : x;
         }
+    }
+}
+
+/* The contract of strip_sums. */
+void NAME(strip_sums)(const pc_strips_args *a)
+{
+    for (int64_t i = 0; i < a->count; i++) {
+        ((T *)a->sums)[i % PC_STRIPS] += ((const T *)a->in)[i];
     }
 }
 

@@ -22,6 +22,7 @@ def test_structs_are_mirrored(oracle: ctypes.CDLL) -> None:
         "pc_tile_args": lib.TileArgs,
         "pc_weight_args": lib.WeightArgs,
         "pc_transpose_args": lib.TransposeArgs,
+        "pc_strips_args": lib.StripsArgs,
         "pc_pool_args": lib.PoolArgs,
         "pc_chains_args": lib.ChainsArgs,
         "pc_kernels": lib.Kernels,

@@ -1,4 +1,4 @@
-"""The weight gradient's tile and the transpose against scalar loops, to the bit."""
+"""The weight gradient's kernels against scalar loops, to the bit."""
 
 import ctypes
 import itertools
@@ -10,6 +10,7 @@ from guarded import FLUSH, Flush, Pages
 from kernels.library import (
     Array,
     Library,
+    StripsArgs,
     Table,
     TransposeArgs,
     WeightArgs,
@@ -171,3 +172,19 @@ def test_every_remainder_is_transposed(table: Table, oracle: ctypes.CDLL, add: b
                 :
             ] = 0
             assert np.array_equal(memory.out.bytes, before), "wrote beside the matrix"
+
+
+@covers("strip_sums")
+def test_strips_are_summed_in_order(table: Table, oracle: ctypes.CDLL) -> None:
+    """Every remainder, to the bit, between guard pages."""
+    rng = np.random.default_rng(8)
+    memory = Memory()
+    for count, flush in itertools.product([*range(50), 1000], FLUSH):
+        source = memory.place(memory.vec, rng, count, table.dtype, flush)
+        sums = memory.place(memory.out, rng, 16, table.dtype, flush)
+        expected = sums.copy()
+        args = StripsArgs(sums=address(expected), input=address(source), count=count)
+        getattr(oracle, f"oracle_{table.name}_strip_sums")(ctypes.byref(args))
+        args.sums = address(sums)
+        table.call("strip_sums", args)
+        assert same_bits(sums, expected), count
