@@ -29,6 +29,7 @@
 #include "base/pool.h"
 #include "isa/dispatch.h"
 #include "ops/call.h"
+#include "ops/conv_rows.h"
 #include "ops/sweep.h"
 
 enum {
@@ -429,7 +430,8 @@ pc_status pc_conv_begin(const pc_conv_geom *geom, pc_conv_pass pass, pc_dtype dt
     }
     const double outputs = (double)geom->n * (double)geom->oc * (double)geom->oh * (double)geom->ow;
     const double work = outputs * (double)(geom->ic / geom->g) * (double)geom->kh * (double)geom->kw;
-    threads = pc_settle(threads, work, GRAIN);
+    const bool by_rows = pc_rows_serve(geom, pass, dtype);
+    threads = pc_settle(threads, work, by_rows ? PC_ROWS_GRAIN : GRAIN);
     const bool forward = pass == PC_CONV_FORWARD;
     int64_t rows = (forward ? geom->oc : geom->ic) / geom->g, depth = (forward ? geom->ic : geom->oc) / geom->g;
     int64_t shared = 0;
@@ -441,13 +443,20 @@ pc_status pc_conv_begin(const pc_conv_geom *geom, pc_conv_pass pass, pc_dtype dt
             shared = -1;
         }
     }
-    return pc_begin(call, dtype, threads, work, workspace_bytes(&swept, forward, rows, depth, dtype, threads), shared,
-                    error);
+    int64_t bytes = by_rows && forward ? 0 : workspace_bytes(&swept, forward, rows, depth, dtype, threads);
+    if (by_rows && bytes >= 0) {
+        bytes = pc_max(bytes, pc_rows_bytes(geom, pass, dtype));
+    }
+    return pc_begin(call, dtype, threads, work, bytes, shared, error);
 }
 
 void pc_conv_forward(const pc_conv_geom *geom, void *out, const pc_tensor *in, const void *weight, const void *bias,
                      pc_call *call)
 {
+    if (pc_rows_serve(geom, PC_CONV_FORWARD, call->dtype)) {
+        pc_rows_run(geom, PC_CONV_FORWARD, out, in, weight, bias, call);
+        return;
+    }
     pc_pass pass = {.geom = geom,
                     .source = in,
                     .weight = weight,
@@ -494,6 +503,10 @@ static void backward_input(const pc_conv_geom *geom, void *grad_in, const pc_ten
     for (int64_t o = 0; leaves && !pass.exact && o < geom->oc; o++) {
         pass.exact = !all_finite((const char *)weight + o * c_step * (int64_t)pc_dtype_size(call->dtype),
                                  pass.rows * pass.p_step, call->dtype);
+    }
+    if (!pass.exact && pc_rows_serve(geom, PC_CONV_BACKWARD_INPUT, call->dtype)) {
+        pc_rows_run(geom, PC_CONV_BACKWARD_INPUT, grad_in, grad_out, weight, bias, call);
+        return;
     }
     pc_pool_run(call->threads, run_thread, &pass);
 }

@@ -24,6 +24,7 @@
 #include "base/pool.h"
 #include "isa/dispatch.h"
 #include "ops/call.h"
+#include "ops/conv_rows.h"
 #include "ops/slab.h"
 
 enum {
@@ -339,6 +340,10 @@ pc_status pc_conv_begin_weight(const pc_conv_geom *geom, pc_dtype dtype, int thr
     const pc_kernels *kernels = pc_kernels_for(dtype);
     const double outputs = (double)geom->n * (double)geom->oc * (double)geom->oh * (double)geom->ow;
     const double work = outputs * (double)(geom->ic / geom->g) * (double)geom->kh * (double)geom->kw;
+    if (pc_rows_serve(geom, PC_CONV_BACKWARD_WEIGHT, dtype)) {
+        threads = pc_settle(threads, work, PC_ROWS_GRAIN);
+        return pc_begin(call, dtype, threads, work, pc_rows_bytes(geom, PC_CONV_BACKWARD_WEIGHT, dtype), 0, error);
+    }
     threads = pc_settle(threads, work, GRAIN);
     const pc_weight_cut cut = cut_of(geom, kernels, dtype, threads);
     pc_slice slice = {NULL, 0};
@@ -349,6 +354,10 @@ pc_status pc_conv_begin_weight(const pc_conv_geom *geom, pc_dtype dtype, int thr
 void pc_conv_backward_weight(const pc_conv_geom *geom, void *grad_weight, const pc_tensor *grad_out,
                              const pc_tensor *in, pc_call *call)
 {
+    if (pc_rows_serve(geom, PC_CONV_BACKWARD_WEIGHT, call->dtype)) {
+        pc_rows_run_weight(geom, grad_weight, grad_out, in, call);
+        return;
+    }
     pc_weight_pass pass = {geom, grad_out, in, grad_weight, call};
     pc_pool_run(call->threads, run_thread, &pass);
 }

@@ -34,6 +34,20 @@ PC_INLINE vf32_t vf32_set1(float a) { return _mm256_set1_ps(a); }
 PC_INLINE vf32_t vf32_add(vf32_t a, vf32_t b) { return _mm256_add_ps(a, b); }
 PC_INLINE vf32_t vf32_div(vf32_t a, vf32_t b) { return _mm256_div_ps(a, b); }
 PC_INLINE vf32_t vf32_fma(vf32_t a, vf32_t b, vf32_t c) { return _mm256_fmadd_ps(a, b, c); }
+PC_INLINE vf32_t vf32_order(vf32_t a) /* the quarters 0 2 1 3 */
+{
+    return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(a), 0xD8));
+}
+PC_INLINE vf32_t vf32_even(vf32_t a, vf32_t b) { return vf32_order(_mm256_shuffle_ps(a, b, 0x88)); }
+PC_INLINE vf32_t vf32_odd(vf32_t a, vf32_t b) { return vf32_order(_mm256_shuffle_ps(a, b, 0xDD)); }
+PC_INLINE vf32_t vf32_zip_low(vf32_t a, vf32_t b)
+{
+    return _mm256_permute2f128_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b), 0x20);
+}
+PC_INLINE vf32_t vf32_zip_high(vf32_t a, vf32_t b)
+{
+    return _mm256_permute2f128_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b), 0x31);
+}
 PC_INLINE vm32_t vf32_gt(vf32_t a, vf32_t b) { return _mm256_cmp_ps(a, b, _CMP_GT_OQ); }
 PC_INLINE vm32_t vf32_isnan(vf32_t a) { return _mm256_cmp_ps(a, a, _CMP_UNORD_Q); }
 PC_INLINE vm32_t vf32_mask_or(vm32_t a, vm32_t b) { return _mm256_or_ps(a, b); }
@@ -59,6 +73,16 @@ PC_INLINE vf64_t vf64_set1(double a) { return _mm256_set1_pd(a); }
 PC_INLINE vf64_t vf64_add(vf64_t a, vf64_t b) { return _mm256_add_pd(a, b); }
 PC_INLINE vf64_t vf64_div(vf64_t a, vf64_t b) { return _mm256_div_pd(a, b); }
 PC_INLINE vf64_t vf64_fma(vf64_t a, vf64_t b, vf64_t c) { return _mm256_fmadd_pd(a, b, c); }
+PC_INLINE vf64_t vf64_even(vf64_t a, vf64_t b) { return _mm256_permute4x64_pd(_mm256_unpacklo_pd(a, b), 0xD8); }
+PC_INLINE vf64_t vf64_odd(vf64_t a, vf64_t b) { return _mm256_permute4x64_pd(_mm256_unpackhi_pd(a, b), 0xD8); }
+PC_INLINE vf64_t vf64_zip_low(vf64_t a, vf64_t b)
+{
+    return _mm256_permute2f128_pd(_mm256_unpacklo_pd(a, b), _mm256_unpackhi_pd(a, b), 0x20);
+}
+PC_INLINE vf64_t vf64_zip_high(vf64_t a, vf64_t b)
+{
+    return _mm256_permute2f128_pd(_mm256_unpacklo_pd(a, b), _mm256_unpackhi_pd(a, b), 0x31);
+}
 PC_INLINE vm64_t vf64_gt(vf64_t a, vf64_t b) { return _mm256_cmp_pd(a, b, _CMP_GT_OQ); }
 PC_INLINE vm64_t vf64_isnan(vf64_t a) { return _mm256_cmp_pd(a, a, _CMP_UNORD_Q); }
 PC_INLINE vm64_t vf64_mask_or(vm64_t a, vm64_t b) { return _mm256_or_pd(a, b); }

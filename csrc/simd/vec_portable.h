@@ -64,6 +64,10 @@ PC_INLINE vf32_t vf32_fma(vf32_t a, vf32_t b, vf32_t c)
     return a * b + c;
 #endif
 }
+PC_INLINE vf32_t vf32_even(vf32_t a, vf32_t b) { return (vf32_t){a[0], a[2], b[0], b[2]}; }
+PC_INLINE vf32_t vf32_odd(vf32_t a, vf32_t b) { return (vf32_t){a[1], a[3], b[1], b[3]}; }
+PC_INLINE vf32_t vf32_zip_low(vf32_t a, vf32_t b) { return (vf32_t){a[0], b[0], a[1], b[1]}; }
+PC_INLINE vf32_t vf32_zip_high(vf32_t a, vf32_t b) { return (vf32_t){a[2], b[2], a[3], b[3]}; }
 PC_INLINE vm32_t vf32_gt(vf32_t a, vf32_t b) { return a > b; }
 PC_INLINE vm32_t vf32_isnan(vf32_t a) { return a != a; }
 PC_INLINE vm32_t vf32_mask_or(vm32_t a, vm32_t b) { return a | b; }
@@ -118,6 +122,10 @@ PC_INLINE vf64_t vf64_fma(vf64_t a, vf64_t b, vf64_t c)
     return a * b + c;
 #endif
 }
+PC_INLINE vf64_t vf64_even(vf64_t a, vf64_t b) { return (vf64_t){a[0], b[0]}; }
+PC_INLINE vf64_t vf64_odd(vf64_t a, vf64_t b) { return (vf64_t){a[1], b[1]}; }
+PC_INLINE vf64_t vf64_zip_low(vf64_t a, vf64_t b) { return (vf64_t){a[0], b[0]}; }
+PC_INLINE vf64_t vf64_zip_high(vf64_t a, vf64_t b) { return (vf64_t){a[1], b[1]}; }
 PC_INLINE vm64_t vf64_gt(vf64_t a, vf64_t b) { return a > b; }
 PC_INLINE vm64_t vf64_isnan(vf64_t a) { return a != a; }
 PC_INLINE vm64_t vf64_mask_or(vm64_t a, vm64_t b) { return a | b; }
