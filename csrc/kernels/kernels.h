@@ -47,7 +47,12 @@ typedef struct {
  *
  * `vec` is read in whole vectors: a vector must be readable from each row's first element on. Of elements that are no
  * outputs, those from the end of the first row up to out + limit may be written, before the rows that follow; none are
- * when `limit` is 0. rows, columns >= 1. */
+ * when `limit` is 0. rows, columns >= 1.
+ *
+ * `slide` says more about the taps, or is 0. They are windows of height x width taps, and within a window, with k a
+ * tap of its first row,
+ *
+ *         offset[k + r*width] = offset[k] + r*slide*vec_step            slide = 1 or -1 */
 typedef struct {
     void *out; /* T */
     int64_t out_step, limit;
@@ -58,6 +63,7 @@ typedef struct {
     int64_t taps;
     const int64_t *offset;
     const void *weight; /* T */
+    int64_t slide, height, width;
 } pc_rows_args;
 
 /* conv_rows_weight: the sums of a depthwise weight gradient, PC_ROWS_SUMS bytes of them side by side for each tap.

@@ -36,6 +36,7 @@ enum {
     MOST_TAPS = 1024,        /* of one output, over all channels */
     MOST_STRIDE = 8,
     SPARE = 64, /* bytes: whole vectors may be read and written so far behind a slab */
+    POLL = 16,  /* items between two questions whether to go on, a few microseconds each */
     CHUNK = 256 /* steps of PC_ROWS_SUMS bytes between two foldings */
 };
 
@@ -122,6 +123,7 @@ static pc_rows_plan plan_of(const pc_conv_geom *g, pc_conv_pass pass, pc_dtype d
 typedef struct {
     char *slab, *joined, *grad, *weight, *sums;
     int64_t *offset;
+    pc_sweep *sweep;
 } pc_rows_work;
 
 static pc_rows_work lay_out(pc_slice *slice, const pc_rows_plan *p, pc_conv_pass pass, pc_dtype dtype)
@@ -135,6 +137,7 @@ static pc_rows_work lay_out(pc_slice *slice, const pc_rows_plan *p, pc_conv_pass
         .weight = pc_lay(slice, gradient ? 0 : p->taps, size),
         .sums = pc_lay(slice, gradient ? p->rows * p->taps : 0, PC_ROWS_SUMS),
         .offset = pc_lay(slice, p->taps, sizeof(int64_t)),
+        .sweep = pc_lay(slice, p->y.sweeps * p->x.sweeps, sizeof(pc_sweep)),
     };
 }
 
@@ -268,25 +271,28 @@ static void run_plane(const pc_rows_pass *pass, const pc_rows_work *work, char *
     const int64_t width = p->x.outputs, sweeps = p->y.sweeps * p->x.sweeps;
     int64_t done = 0;
     for (int64_t i = 0; i < sweeps; i++) {
-        const pc_sweep s = pc_sweep_at(pass->geom, p->forward, i);
-        const int64_t taps = p->depth * s.y.taps * s.x.taps;
+        const pc_sweep *s = &work->sweep[i];
+        const int64_t taps = p->depth * s->y.taps * s->x.taps;
         pc_rows_args a = {
-            .out = out + s.y0 * width * size,
-            .out_step = s.y_step * width,
-            .rows = pc_min(count, s.y.count - first),
-            .columns = s.x.count,
+            .out = out + s->y0 * width * size,
+            .out_step = s->y_step * width,
+            .rows = pc_min(count, s->y.count - first),
+            .columns = s->x.count,
             .init = pass->init ? pass->init + (group * p->rows + row) * size : NULL,
             .vec = work->slab,
             .vec_step = p->y.stride * p->row_step,
             .taps = taps,
             .offset = work->offset + done,
-            .weight = gather(pass, &s, group, row, work->weight + done * size),
+            .weight = gather(pass, s, group, row, work->weight + done * size),
+            .slide = s->y.delta * (s->y.delta == 1 || s->y.delta == -1) * (p->y.stride == 1),
+            .height = s->y.taps,
+            .width = s->x.taps,
         };
         if (p->x.sweeps > 1) {
-            a.out = work->joined + (s.x0 * p->join_phase + s.y0 * p->join_row) * size;
-            a.out_step = s.y_step * p->join_row;
+            a.out = work->joined + (s->x0 * p->join_phase + s->y0 * p->join_row) * size;
+            a.out_step = s->y_step * p->join_row;
             a.limit = p->join_phase;
-        } else if (s.y_step == 1) {
+        } else if (s->y_step == 1) {
             a.limit = a.rows * width + behind;
         }
         if (a.rows > 0 && a.columns > 0) {
@@ -322,8 +328,8 @@ static void run_thread(void *context, int index, int count)
     const pc_rows_work work = lay_out(&slice, p, pass->pass, pass->call->dtype);
     memset(work.slab, 0, (size_t)(p->slab * size));
     for (int64_t i = 0, done = 0; i < p->y.sweeps * p->x.sweeps; i++) {
-        const pc_sweep s = pc_sweep_at(g, p->forward, i);
-        done += fill_offsets(p, &s, work.offset + done);
+        work.sweep[i] = pc_sweep_at(g, p->forward, i);
+        done += fill_offsets(p, &work.sweep[i], work.offset + done);
     }
     const int64_t items = g->n * g->g * p->bands, plane = p->y.outputs * p->x.outputs;
     const int64_t begin = items / count * index + pc_min(index, items % count);
@@ -339,7 +345,7 @@ static void run_thread(void *context, int index, int count)
             const bool more = item + 1 < end || row + 1 < p->rows;
             run_plane(pass, &work, out, group, row, first, rows, more && p->bands == 1 ? plane : 0);
         }
-        if (pc_poll(pass->call)) {
+        if (item % POLL == 0 && pc_poll(pass->call)) {
             return;
         }
     }
@@ -378,7 +384,7 @@ static void run_group(const pc_rows_pass *pass, const pc_rows_work *work, int64_
     const pc_rows_plan *p = &pass->plan;
     const pc_conv_geom *g = pass->geom;
     const pc_tensor *grad_out = pass->grad_out;
-    const int64_t size = (int64_t)pc_dtype_size(pass->call->dtype), window = g->kh * g->kw;
+    const int64_t size = (int64_t)pc_dtype_size(pass->call->dtype);
     const int64_t steps = p->band * pc_ceil_div(g->ow, PC_ROWS_SUMS / size), chunk = pc_max(1, CHUNK / steps);
     const int64_t items = g->n * p->bands, weights = p->rows * p->taps;
     char *total = pass->out + group * weights * size;
@@ -427,11 +433,10 @@ static void run_group(const pc_rows_pass *pass, const pc_rows_work *work, int64_
                 fold_sums_f64((double *)total, (double *)work->sums, weights, item < chunk);
             }
         }
-        if (pc_poll(pass->call)) {
+        if (item % POLL == 0 && pc_poll(pass->call)) {
             return;
         }
     }
-    (void)window;
 }
 
 static void run_weight_thread(void *context, int index, int count)

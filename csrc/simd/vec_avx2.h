@@ -13,6 +13,7 @@
 #define PC_TILE_VECTORS 2
 #define VF32_LANES 8
 #define VF64_LANES 4
+#define v_pin(a) __asm__("" : "+x"(a))
 
 typedef __m256 vf32_t;
 typedef __m256i vi32_t;

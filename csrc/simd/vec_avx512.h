@@ -10,6 +10,7 @@
  *   select(mask, a, b)             a where the mask holds, else b
  *   even(a, b), odd(a, b)          every second lane of a, then of b
  *   zip_low, zip_high(a, b)        a0 b0 a1 b1 ...: the first half of them, the second half
+ *   v_pin(a)                       a is computed here: the compiler does not move it elsewhere
  * and the sizes: VF<b>_LANES, the tile PC_TILE_ROWS x PC_TILE_VECTORS.
  *
  * 8 x 3: 24 accumulators, 3 loads and a broadcast fill 28 of the 32 registers. */
@@ -24,6 +25,7 @@
 #define PC_TILE_VECTORS 3
 #define VF32_LANES 16
 #define VF64_LANES 8
+#define v_pin(a) __asm__("" : "+v"(a))
 
 typedef __m512 vf32_t;
 typedef __m512i vi32_t;

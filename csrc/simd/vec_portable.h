@@ -13,9 +13,11 @@
 #if defined(__aarch64__)
 #define PC_TILE_ROWS 8
 #define PC_TILE_VECTORS 3
+#define v_pin(a) __asm__("" : "+w"(a))
 #else
 #define PC_TILE_ROWS 6
 #define PC_TILE_VECTORS 2
+#define v_pin(a) __asm__("" : "+x"(a))
 #endif
 #define VF32_LANES 4
 #define VF64_LANES 2
