@@ -504,10 +504,6 @@ static void backward_input(const pc_conv_geom *geom, void *grad_in, const pc_ten
         pass.exact = !all_finite((const char *)weight + o * c_step * (int64_t)pc_dtype_size(call->dtype),
                                  pass.rows * pass.p_step, call->dtype);
     }
-    if (!pass.exact && pc_rows_serve(geom, PC_CONV_BACKWARD_INPUT, call->dtype)) {
-        pc_rows_run(geom, PC_CONV_BACKWARD_INPUT, grad_in, grad_out, weight, bias, call);
-        return;
-    }
     pc_pool_run(call->threads, run_thread, &pass);
 }
 
@@ -572,6 +568,11 @@ static void backward_padded(const pc_conv_geom *geom, char *grad_in, const pc_te
 void pc_conv_backward_input(const pc_conv_geom *geom, void *grad_in, const pc_tensor *grad_out, const void *weight,
                             const void *bias, pc_call *call)
 {
+    if (pc_rows_serve(geom, PC_CONV_BACKWARD_INPUT, call->dtype) &&
+        all_finite(weight, geom->oc * (geom->ic / geom->g) * geom->kh * geom->kw, call->dtype)) {
+        pc_rows_run(geom, PC_CONV_BACKWARD_INPUT, grad_in, grad_out, weight, bias, call);
+        return;
+    }
     if (geom->pad_mode == PC_PAD_ZEROS) {
         backward_input(geom, grad_in, grad_out, weight, geom->ic / geom->g * geom->kh * geom->kw, bias, call);
     } else { /* only Conv2d has the other modes, and its gradient has no bias */

@@ -16,7 +16,7 @@
  * The input gradient with a stride consists of sweeps (conv.c), which all read the same slab. Those of one sublattice of
  * rows put their outputs side by side, and join_rows puts the columns into each other's gaps.
  *
- * The weight gradient of a tap is a sum over all pixels, in 64 bytes of sums side by side. They are folded by halves and
+ * The weight gradient of a tap is a sum over all pixels, in 64 bytes of sums side by side. They are folded by pairs and
  * added up after each chunk, which is so many bands as make 256 steps: enough that folding does not count, few enough
  * for a small error. Sums, chunks and bands come from the geometry and the dtype alone, so the bits do too. */
 #include "ops/conv_rows.h"
@@ -122,8 +122,9 @@ static pc_rows_plan plan_of(const pc_conv_geom *g, pc_conv_pass pass, pc_dtype d
 /* One thread's memory. Called once to count and once to use. */
 typedef struct {
     char *slab, *joined, *grad, *weight, *sums;
-    int64_t *offset;
+    int64_t *offset, *place; /* of each tap: in the slab, in the weight */
     pc_sweep *sweep;
+    pc_rows_args *args; /* of each sweep: what is the same for all planes */
 } pc_rows_work;
 
 static pc_rows_work lay_out(pc_slice *slice, const pc_rows_plan *p, pc_conv_pass pass, pc_dtype dtype)
@@ -135,9 +136,11 @@ static pc_rows_work lay_out(pc_slice *slice, const pc_rows_plan *p, pc_conv_pass
         .joined = pc_lay(slice, p->joined, size),
         .grad = pc_lay(slice, p->grad, size),
         .weight = pc_lay(slice, gradient ? 0 : p->taps, size),
-        .sums = pc_lay(slice, gradient ? p->rows * p->taps : 0, PC_ROWS_SUMS),
+        .sums = pc_lay(slice, gradient ? 2 * p->rows * p->taps : 0, PC_ROWS_SUMS),
         .offset = pc_lay(slice, p->taps, sizeof(int64_t)),
+        .place = pc_lay(slice, p->taps, sizeof(int64_t)),
         .sweep = pc_lay(slice, p->y.sweeps * p->x.sweeps, sizeof(pc_sweep)),
+        .args = pc_lay(slice, p->y.sweeps * p->x.sweeps, sizeof(pc_rows_args)),
     };
 }
 
@@ -184,25 +187,42 @@ typedef struct {
     pc_call *call;
     const pc_kernels *kernels;
     pc_rows_plan plan;
+    pc_rows_copy_args copy; /* into the slab: what is the same for all */
 } pc_rows_pass;
 
 /* ---- the slab -------------------------------------------------------------------------------------------------- */
 
-/* The offsets of one sweep's taps, in the order of the chain: channel, kernel row, kernel column. */
-static int64_t fill_offsets(const pc_rows_plan *p, const pc_sweep *s, int64_t *offset)
+/* Where one sweep's taps are, in the order of the chain: channel, kernel row, kernel column. */
+static int64_t list_taps(const pc_rows_plan *p, const pc_conv_geom *g, const pc_sweep *s, int64_t *offset,
+                         int64_t *place)
 {
+    const int64_t channel = g->kh * g->kw * (p->forward ? 1 : p->rows);
     int64_t n = 0;
     for (int64_t c = 0; c < p->depth; c++) {
         for (int64_t r = 0; r < s->y.taps; r++) {
             const int64_t row = s->y.base + r * s->y.delta - p->y.low;
-            for (int64_t t = 0; t < s->x.taps; t++) {
+            for (int64_t t = 0; t < s->x.taps; t++, n++) {
                 const int64_t column = s->x.base + t * s->x.delta + p->left;
-                offset[n++] = c * p->channel_step + column % p->x.stride * p->phase_step + row * p->row_step +
-                              column / p->x.stride;
+                offset[n] = c * p->channel_step + column % p->x.stride * p->phase_step + row * p->row_step +
+                            column / p->x.stride;
+                place[n] = c * channel + (s->y.weight_first + r * s->y.weight_step) * g->kw + s->x.weight_first +
+                           t * s->x.weight_step;
             }
         }
     }
     return n;
+}
+
+static pc_rows_copy_args copy_of(const pc_rows_plan *p, const pc_tensor *source)
+{
+    return (pc_rows_copy_args){
+        .columns = p->x.size,
+        .stride = p->x.stride,
+        .wide_step = source->step[2],
+        .wide_column = source->step[3],
+        .narrow_step = p->row_step,
+        .phase_step = p->phase_step,
+    };
 }
 
 /* Source channels channel .. channel + depth-1, for the outputs first .. first + count-1 of every sweep of rows. */
@@ -212,6 +232,7 @@ static void pack(const pc_rows_pass *pass, char *slab, int64_t sample, int64_t c
     const pc_tensor *source = pass->source;
     const int64_t size = (int64_t)pc_dtype_size(pass->call->dtype);
     const int64_t start = first * p->y.stride + p->y.low, rows = band_rows(&p->y, count);
+    pc_rows_copy_args copy = pass->copy;
     const int64_t above = pc_min(rows, pc_max(0, -start)), end = pc_max(above, pc_min(rows, p->y.size - start));
     for (int64_t c = 0; c < p->depth; c++, slab += p->channel_step * size) {
         for (int64_t phase = 0; p->bands > 1 && phase < p->x.stride; phase++) {
@@ -219,86 +240,88 @@ static void pack(const pc_rows_pass *pass, char *slab, int64_t sample, int64_t c
             memset(plane, 0, (size_t)(above * p->row_step * size));
             memset(plane + end * p->row_step * size, 0, (size_t)((rows - end) * p->row_step * size));
         }
-        const pc_rows_copy_args copy = {
-            .wide =
-                (char *)source->data +
-                (sample * source->step[0] + (channel + c) * source->step[1] + (start + above) * source->step[2]) * size,
-            .narrow = slab + (above * p->row_step + p->left / p->x.stride) * size,
-            .rows = end - above,
-            .columns = p->x.size,
-            .stride = p->x.stride,
-            .wide_step = source->step[2],
-            .wide_column = source->step[3],
-            .narrow_step = p->row_step,
-            .phase_step = p->phase_step,
-        };
+        copy.wide =
+            (char *)source->data +
+            (sample * source->step[0] + (channel + c) * source->step[1] + (start + above) * source->step[2]) * size;
+        copy.narrow = slab + (above * p->row_step + p->left / p->x.stride) * size;
+        copy.rows = end - above;
         pass->kernels->split_rows(&copy);
     }
 }
 
 /* ---- forward and input gradient --------------------------------------------------------------------------------- */
 
-/* The taps of one sweep and one output channel, in the order of their offsets. */
-static const char *gather(const pc_rows_pass *pass, const pc_sweep *s, int64_t group, int64_t row, char *to)
+/* Sets what the sweeps have in common with all planes. A struct filled anew for each plane would cost as much as a
+ * 7x7 plane's arithmetic. */
+static void prepare(const pc_rows_pass *pass, const pc_rows_work *work)
 {
     const pc_rows_plan *p = &pass->plan;
-    const pc_conv_geom *g = pass->geom;
-    const int64_t size = (int64_t)pc_dtype_size(pass->call->dtype), window = g->kh * g->kw;
-    const char *from = pass->weight + (group * p->rows * p->depth + row * (p->forward ? p->depth : 1)) * window * size;
-    const int64_t channel_step = window * (p->forward ? 1 : p->rows);
-    if (s->y.taps * s->x.taps == window && channel_step == window) {
+    int64_t done = 0;
+    for (int64_t i = 0; i < p->y.sweeps * p->x.sweeps; i++) {
+        pc_sweep *s = &work->sweep[i];
+        *s = pc_sweep_at(pass->geom, p->forward, i);
+        const int64_t taps = list_taps(p, pass->geom, s, work->offset + done, work->place + done);
+        work->args[i] = (pc_rows_args){
+            .out_step = s->y_step * (p->x.sweeps > 1 ? p->join_row : p->x.outputs),
+            .limit = p->x.sweeps > 1 ? p->join_phase : 0,
+            .columns = s->x.count,
+            .vec = work->slab,
+            .vec_step = p->y.stride * p->row_step,
+            .taps = taps,
+            .offset = work->offset + done,
+            .slide = p->y.stride == 1 && (s->y.delta == 1 || s->y.delta == -1) ? s->y.delta : 0,
+            .height = s->y.taps,
+            .width = s->x.taps,
+        };
+        done += taps;
+    }
+}
+
+/* The weights of one sweep for one output channel, in the order of their offsets. */
+static const void *gather(const pc_rows_pass *pass, const int64_t *place, int64_t taps, const char *from, char *to)
+{
+    if (place[0] == 0 && place[taps - 1] == taps - 1) {
         return from; /* in order already */
     }
-    char *tap = to;
-    for (int64_t c = 0; c < p->depth; c++) {
-        for (int64_t r = 0; r < s->y.taps; r++) {
-            for (int64_t t = 0; t < s->x.taps; t++, tap += size) {
-                const int64_t at = c * channel_step + (s->y.weight_first + r * s->y.weight_step) * g->kw +
-                                   s->x.weight_first + t * s->x.weight_step;
-                memcpy(tap, from + at * size, (size_t)size);
-            }
+    if (pass->call->dtype == PC_F32) {
+        for (int64_t k = 0; k < taps; k++) {
+            ((float *)to)[k] = ((const float *)from)[place[k]];
+        }
+    } else {
+        for (int64_t k = 0; k < taps; k++) {
+            ((double *)to)[k] = ((const double *)from)[place[k]];
         }
     }
     return to;
 }
 
 /* One output channel of an item. `behind`: elements after it that this thread writes later. */
-static void run_plane(const pc_rows_pass *pass, const pc_rows_work *work, char *out, int64_t group, int64_t row,
-                      int64_t first, int64_t count, int64_t behind)
+static void run_plane(const pc_rows_pass *pass, const pc_rows_work *work, char *out, int64_t channel, int64_t first,
+                      int64_t count, int64_t behind)
 {
     const pc_rows_plan *p = &pass->plan;
     const int64_t size = (int64_t)pc_dtype_size(pass->call->dtype);
-    const int64_t width = p->x.outputs, sweeps = p->y.sweeps * p->x.sweeps;
+    const int64_t width = p->x.outputs, sweeps = p->y.sweeps * p->x.sweeps, window = pass->geom->kh * pass->geom->kw;
+    /* (oc, ic/g, kh, kw): an output's first weight forward, backward the one of its place in the group */
+    const int64_t start = p->forward ? channel * p->depth : channel / p->rows * p->rows * p->depth + channel % p->rows;
+    const char *weight = pass->weight + start * window * size;
     int64_t done = 0;
     for (int64_t i = 0; i < sweeps; i++) {
         const pc_sweep *s = &work->sweep[i];
-        const int64_t taps = p->depth * s->y.taps * s->x.taps;
-        pc_rows_args a = {
-            .out = out + s->y0 * width * size,
-            .out_step = s->y_step * width,
-            .rows = pc_min(count, s->y.count - first),
-            .columns = s->x.count,
-            .init = pass->init ? pass->init + (group * p->rows + row) * size : NULL,
-            .vec = work->slab,
-            .vec_step = p->y.stride * p->row_step,
-            .taps = taps,
-            .offset = work->offset + done,
-            .weight = gather(pass, s, group, row, work->weight + done * size),
-            .slide = s->y.delta * (s->y.delta == 1 || s->y.delta == -1) * (p->y.stride == 1),
-            .height = s->y.taps,
-            .width = s->x.taps,
-        };
+        pc_rows_args *a = &work->args[i];
+        a->rows = pc_min(count, s->y.count - first);
+        a->init = pass->init ? pass->init + channel * size : NULL;
+        a->weight = gather(pass, work->place + done, a->taps, weight, work->weight + done * size);
         if (p->x.sweeps > 1) {
-            a.out = work->joined + (s->x0 * p->join_phase + s->y0 * p->join_row) * size;
-            a.out_step = s->y_step * p->join_row;
-            a.limit = p->join_phase;
-        } else if (s->y_step == 1) {
-            a.limit = a.rows * width + behind;
+            a->out = work->joined + (s->x0 * p->join_phase + s->y0 * p->join_row) * size;
+        } else {
+            a->out = out + s->y0 * width * size;
+            a->limit = s->y_step == 1 ? a->rows * width + behind : 0;
         }
-        if (a.rows > 0 && a.columns > 0) {
-            pass->kernels->conv_rows(&a);
+        done += a->taps;
+        if (a->rows > 0 && a->columns > 0) {
+            pass->kernels->conv_rows(a);
         }
-        done += taps;
     }
     if (p->x.sweeps > 1) {
         const int64_t rows = pc_min(count * p->y.step, p->y.outputs - first * p->y.step);
@@ -327,10 +350,7 @@ static void run_thread(void *context, int index, int count)
     pc_slice slice = pc_slice_of(pass->call, index);
     const pc_rows_work work = lay_out(&slice, p, pass->pass, pass->call->dtype);
     memset(work.slab, 0, (size_t)(p->slab * size));
-    for (int64_t i = 0, done = 0; i < p->y.sweeps * p->x.sweeps; i++) {
-        work.sweep[i] = pc_sweep_at(g, p->forward, i);
-        done += fill_offsets(p, &work.sweep[i], work.offset + done);
-    }
+    prepare(pass, &work);
     const int64_t items = g->n * g->g * p->bands, plane = p->y.outputs * p->x.outputs;
     const int64_t begin = items / count * index + pc_min(index, items % count);
     const int64_t end = begin + items / count + (index < items % count);
@@ -339,11 +359,12 @@ static void run_thread(void *context, int index, int count)
         const int64_t first = band * p->band, rows = pc_min(p->band, p->y.count - first);
         pack(pass, work.slab, sample, group * p->depth, first, rows);
         for (int64_t row = 0; row < p->rows; row++) {
-            const int64_t channel = (sample * g->g + group) * p->rows + row;
-            char *out = pass->out + (channel * plane + first * p->y.step * p->x.outputs) * size;
+            const int64_t channel = group * p->rows + row;
+            char *out =
+                pass->out + ((sample * g->g * p->rows + channel) * plane + first * p->y.step * p->x.outputs) * size;
             /* What this thread writes next follows at once when a plane is one band. */
             const bool more = item + 1 < end || row + 1 < p->rows;
-            run_plane(pass, &work, out, group, row, first, rows, more && p->bands == 1 ? plane : 0);
+            run_plane(pass, &work, out, channel, first, rows, more && p->bands == 1 ? plane : 0);
         }
         if (item % POLL == 0 && pc_poll(pass->call)) {
             return;
@@ -363,6 +384,7 @@ void pc_rows_run(const pc_conv_geom *geom, pc_conv_pass pass, void *out, const p
                         .call = call,
                         .kernels = pc_kernels_for(call->dtype),
                         .plan = plan_of(geom, pass, call->dtype)};
+    run.copy = copy_of(&run.plan, source);
     pc_pool_run(call->threads, run_thread, &run);
 }
 
@@ -447,8 +469,7 @@ static void run_weight_thread(void *context, int index, int count)
     pc_slice slice = pc_slice_of(pass->call, index);
     const pc_rows_work work = lay_out(&slice, p, pass->pass, pass->call->dtype);
     memset(work.slab, 0, (size_t)p->slab * pc_dtype_size(pass->call->dtype));
-    const pc_sweep s = pc_sweep_at(g, true, 0);
-    fill_offsets(p, &s, work.offset);
+    prepare(pass, &work);
     const int64_t begin = g->g / count * index + pc_min(index, g->g % count);
     const int64_t end = begin + g->g / count + (index < g->g % count);
     for (int64_t group = begin; group < end && !pc_stopped(pass->call); group++) {
@@ -467,5 +488,6 @@ void pc_rows_run_weight(const pc_conv_geom *geom, void *grad_weight, const pc_te
                         .call = call,
                         .kernels = pc_kernels_for(call->dtype),
                         .plan = plan_of(geom, PC_CONV_BACKWARD_WEIGHT, call->dtype)};
+    run.copy = copy_of(&run.plan, in);
     pc_pool_run(call->threads, run_weight_thread, &run);
 }

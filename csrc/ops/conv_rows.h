@@ -16,8 +16,8 @@ bool pc_rows_serve(const pc_conv_geom *geom, pc_conv_pass pass, pc_dtype dtype);
 /* Negative: too large. */
 int64_t pc_rows_bytes(const pc_conv_geom *geom, pc_conv_pass pass, pc_dtype dtype);
 
-/* `source` is the input of the forward pass, grad_out of the input gradient, where all weights must be finite or no tap
- * outside grad_out. */
+/* `source` is the input of the forward pass, or grad_out of the input gradient, for which all weights must be finite: the
+ * zeros around grad_out are multiplied. */
 void pc_rows_run(const pc_conv_geom *geom, pc_conv_pass pass, void *out, const pc_tensor *source, const void *weight,
                  const void *init, pc_call *call);
 

@@ -34,6 +34,9 @@ int64_t oracle_layout(const char *what)
     SIZE(pc_tile_args)
     SIZE(pc_pool_args)
     SIZE(pc_chains_args)
+    SIZE(pc_rows_args)
+    SIZE(pc_rows_weight_args)
+    SIZE(pc_rows_copy_args)
     SIZE(pc_kernels)
     PLACE(pc_chains_args, rounds)
     SIZE(pc_isa)
@@ -43,6 +46,9 @@ int64_t oracle_layout(const char *what)
     PLACE(pc_tile_args, scal_step)
     PLACE(pc_pool_args, divisor)
     PLACE(pc_pool_args, tap_row)
+    PLACE(pc_rows_args, width)
+    PLACE(pc_rows_weight_args, offset)
+    PLACE(pc_rows_copy_args, limit)
     PLACE(pc_isa, f64)
     return -1;
 }
@@ -211,6 +217,39 @@ void NAME(fma_chains)(const pc_chains_args *a, int64_t count, int fused)
             value = fused ? FMA(value, factor, term) : product + term;
         }
         ((T *)a->values)[i] = value;
+    }
+}
+
+/* The contract of conv_rows. */
+void NAME(conv_rows)(const pc_rows_args *a, int fused)
+{
+    for (int64_t j = 0; j < a->rows; j++) {
+        for (int64_t q = 0; q < a->columns; q++) {
+            T sum = a->init ? *(const T *)a->init : 0;
+            for (int64_t k = 0; k < a->taps; k++) {
+                T x = ((const T *)a->vec)[a->offset[k] + j * a->vec_step + q], w = ((const T *)a->weight)[k];
+                T product = x * w;
+                sum = fused ? FMA(x, w, sum) : product + sum;
+            }
+            ((T *)a->out)[j * a->out_step + q] = sum;
+        }
+    }
+}
+
+/* The contract of conv_rows_weight. */
+void NAME(conv_rows_weight)(const pc_rows_weight_args *a, int fused)
+{
+    const int64_t lanes = PC_ROWS_SUMS / (int64_t)sizeof(T);
+    for (int64_t k = 0; k < a->taps; k++) {
+        for (int64_t j = 0; j < a->rows; j++) {
+            for (int64_t q = 0; q < a->columns; q++) {
+                T *sum = (T *)a->sums + k * lanes + q % lanes;
+                T x = ((const T *)a->vec)[a->offset[k] + j * a->vec_step + q];
+                T g = ((const T *)a->grad)[j * a->grad_step + q];
+                T product = x * g;
+                *sum = fused ? FMA(x, g, *sum) : product + *sum;
+            }
+        }
     }
 }
 
