@@ -325,7 +325,7 @@ PC_INLINE void PC_LOCAL(rows_weight_body)(const pc_rows_weight_args *a, int64_t 
                 const v_t g = v_load_tail(grad + end, tail);
                 PC_UNROLL(10)
                 for (int k = 0; k < taps; k++) {
-                    acc[k] = v_fma(g, v_select(mask, v_load(x[k] + row + end), v_zero()), acc[k]);
+                    acc[k] = v_fma(g, v_keep(mask, v_load(x[k] + row + end)), acc[k]);
                 }
             }
         }
@@ -367,6 +367,16 @@ void PC_SYMBOL(conv_rows_weight)(const pc_rows_weight_args *a)
 void PC_SYMBOL(split_rows)(const pc_rows_copy_args *a)
 {
     const int64_t columns = a->columns, stride = a->stride;
+    if (stride == 2 && a->wide_column == 1 && columns > V_LANES && columns <= 2 * V_LANES) { /* two loads a row */
+        const T *wide = a->wide;
+        T *narrow = a->narrow;
+        for (int64_t j = 0; j < a->rows; j++, wide += a->wide_step, narrow += a->narrow_step) {
+            const v_t first = v_load(wide), second = v_load_tail(wide + V_LANES, columns - V_LANES);
+            v_store(narrow, v_even(first, second));
+            v_store(narrow + a->phase_step, v_odd(first, second));
+        }
+        return;
+    }
     for (int64_t j = 0; j < a->rows; j++) {
         const T *wide = (const T *)a->wide + j * a->wide_step;
         T *narrow = (T *)a->narrow + j * a->narrow_step;

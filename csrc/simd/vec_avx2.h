@@ -53,6 +53,7 @@ PC_INLINE vm32_t vf32_gt(vf32_t a, vf32_t b) { return _mm256_cmp_ps(a, b, _CMP_G
 PC_INLINE vm32_t vf32_isnan(vf32_t a) { return _mm256_cmp_ps(a, a, _CMP_UNORD_Q); }
 PC_INLINE vm32_t vf32_mask_or(vm32_t a, vm32_t b) { return _mm256_or_ps(a, b); }
 PC_INLINE vf32_t vf32_select(vm32_t mask, vf32_t a, vf32_t b) { return _mm256_blendv_ps(b, a, mask); }
+PC_INLINE vf32_t vf32_keep(vm32_t mask, vf32_t a) { return _mm256_and_ps(mask, a); }
 PC_INLINE vi32_t vi32_load(const int32_t *p) { return _mm256_loadu_si256((const __m256i *)p); }
 PC_INLINE void vi32_store(int32_t *p, vi32_t a) { _mm256_storeu_si256((__m256i *)p, a); }
 PC_INLINE vi32_t vi32_set1(int32_t a) { return _mm256_set1_epi32(a); }
@@ -88,6 +89,7 @@ PC_INLINE vm64_t vf64_gt(vf64_t a, vf64_t b) { return _mm256_cmp_pd(a, b, _CMP_G
 PC_INLINE vm64_t vf64_isnan(vf64_t a) { return _mm256_cmp_pd(a, a, _CMP_UNORD_Q); }
 PC_INLINE vm64_t vf64_mask_or(vm64_t a, vm64_t b) { return _mm256_or_pd(a, b); }
 PC_INLINE vf64_t vf64_select(vm64_t mask, vf64_t a, vf64_t b) { return _mm256_blendv_pd(b, a, mask); }
+PC_INLINE vf64_t vf64_keep(vm64_t mask, vf64_t a) { return _mm256_and_pd(mask, a); }
 PC_INLINE vi64_t vi64_load(const int64_t *p) { return _mm256_loadu_si256((const __m256i *)p); }
 PC_INLINE void vi64_store(int64_t *p, vi64_t a) { _mm256_storeu_si256((__m256i *)p, a); }
 PC_INLINE vi64_t vi64_set1(int64_t a) { return _mm256_set1_epi64x(a); }

@@ -8,6 +8,7 @@
  *   fma(a, b, c)                   a*b + c, rounded once where the ISA has it (PC_ISA_FMA)
  *   gt(a, b), isnan(a), mask_or    masks; a comparison with NaN is false
  *   select(mask, a, b)             a where the mask holds, else b
+ *   keep(mask, a)                  a where the mask holds, else 0
  *   even(a, b), odd(a, b)          every second lane of a, then of b
  *   zip_low, zip_high(a, b)        a0 b0 a1 b1 ...: the first half of them, the second half
  *   v_pin(a)                       a is computed here: the compiler does not move it elsewhere
@@ -68,6 +69,7 @@ PC_INLINE vm32_t vf32_gt(vf32_t a, vf32_t b) { return _mm512_cmp_ps_mask(a, b, _
 PC_INLINE vm32_t vf32_isnan(vf32_t a) { return _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q); }
 PC_INLINE vm32_t vf32_mask_or(vm32_t a, vm32_t b) { return (vm32_t)(a | b); }
 PC_INLINE vf32_t vf32_select(vm32_t mask, vf32_t a, vf32_t b) { return _mm512_mask_blend_ps(mask, b, a); }
+PC_INLINE vf32_t vf32_keep(vm32_t mask, vf32_t a) { return _mm512_maskz_mov_ps(mask, a); }
 PC_INLINE vi32_t vi32_load(const int32_t *p) { return _mm512_loadu_si512(p); }
 PC_INLINE void vi32_store(int32_t *p, vi32_t a) { _mm512_storeu_si512(p, a); }
 PC_INLINE vi32_t vi32_set1(int32_t a) { return _mm512_set1_epi32(a); }
@@ -107,6 +109,7 @@ PC_INLINE vm64_t vf64_gt(vf64_t a, vf64_t b) { return _mm512_cmp_pd_mask(a, b, _
 PC_INLINE vm64_t vf64_isnan(vf64_t a) { return _mm512_cmp_pd_mask(a, a, _CMP_UNORD_Q); }
 PC_INLINE vm64_t vf64_mask_or(vm64_t a, vm64_t b) { return (vm64_t)(a | b); }
 PC_INLINE vf64_t vf64_select(vm64_t mask, vf64_t a, vf64_t b) { return _mm512_mask_blend_pd(mask, b, a); }
+PC_INLINE vf64_t vf64_keep(vm64_t mask, vf64_t a) { return _mm512_maskz_mov_pd(mask, a); }
 PC_INLINE vi64_t vi64_load(const int64_t *p) { return _mm512_loadu_si512(p); }
 PC_INLINE void vi64_store(int64_t *p, vi64_t a) { _mm512_storeu_si512(p, a); }
 PC_INLINE vi64_t vi64_set1(int64_t a) { return _mm512_set1_epi64(a); }

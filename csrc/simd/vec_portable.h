@@ -73,6 +73,7 @@ PC_INLINE vf32_t vf32_zip_high(vf32_t a, vf32_t b) { return (vf32_t){a[2], b[2],
 PC_INLINE vm32_t vf32_gt(vf32_t a, vf32_t b) { return a > b; }
 PC_INLINE vm32_t vf32_isnan(vf32_t a) { return a != a; }
 PC_INLINE vm32_t vf32_mask_or(vm32_t a, vm32_t b) { return a | b; }
+PC_INLINE vf32_t vf32_keep(vm32_t mask, vf32_t a) { return (vf32_t)((vi32_t)a & mask); }
 PC_INLINE vi32_t vi32_load(const int32_t *p)
 {
     vi32_t a;
@@ -131,6 +132,7 @@ PC_INLINE vf64_t vf64_zip_high(vf64_t a, vf64_t b) { return (vf64_t){a[1], b[1]}
 PC_INLINE vm64_t vf64_gt(vf64_t a, vf64_t b) { return a > b; }
 PC_INLINE vm64_t vf64_isnan(vf64_t a) { return a != a; }
 PC_INLINE vm64_t vf64_mask_or(vm64_t a, vm64_t b) { return a | b; }
+PC_INLINE vf64_t vf64_keep(vm64_t mask, vf64_t a) { return (vf64_t)((vi64_t)a & mask); }
 PC_INLINE vi64_t vi64_load(const int64_t *p)
 {
     vi64_t a;

@@ -22,6 +22,7 @@
 #undef v_isnan
 #undef v_mask_or
 #undef v_select
+#undef v_keep
 #undef vi_load
 #undef vi_store
 #undef vi_set1
@@ -50,6 +51,7 @@
 #define v_isnan vf32_isnan
 #define v_mask_or vf32_mask_or
 #define v_select vf32_select
+#define v_keep vf32_keep
 #define vi_load vi32_load
 #define vi_store vi32_store
 #define vi_set1 vi32_set1

@@ -22,6 +22,7 @@
 #undef v_isnan
 #undef v_mask_or
 #undef v_select
+#undef v_keep
 #undef vi_load
 #undef vi_store
 #undef vi_set1
@@ -50,6 +51,7 @@
 #define v_isnan vf64_isnan
 #define v_mask_or vf64_mask_or
 #define v_select vf64_select
+#define v_keep vf64_keep
 #define vi_load vi64_load
 #define vi_store vi64_store
 #define vi_set1 vi64_set1
