@@ -71,6 +71,12 @@ CASES = {
     "grouped": Case(2, 3, 12, 15, (13, 29), (3, 3), padding=(1, 1)),
     "depthwise": Case(2, 24, 24, 24, (14, 37), (3, 3), padding=(1, 1)),
     "depthwise-strided": Case(2, 10, 10, 20, (15, 30), (5, 5), (2, 2), (2, 2)),
+    "depthwise-small": Case(5, 12, 12, 12, (7, 7), (3, 3), padding=(1, 1)),
+    "depthwise-bands": Case(1, 3, 3, 3, (75, 141), (3, 3), (2, 2), (1, 1)),
+    "depthwise-window": Case(2, 4, 4, 8, (13, 20), (7, 5), padding=(3, 2)),
+    "depthwise-dilated": Case(2, 6, 6, 12, (13, 21), (3, 3), (1, 2), (2, 3), (2, 2)),
+    "depthwise-signal": Case(3, 5, 5, 5, (1, 130), (1, 5), padding=(0, 2)),
+    "few-channels": Case(2, 3, 12, 9, (19, 17), (3, 3), (2, 1), (1, 1)),
     "channels": Case(4, 1, 70, 65, (5, 5), (3, 3), padding=(1, 1)),
     # more than a slab of scratch holds: cut into bands, columns, blocks of channels
     "bands": Case(1, 1, 16, 7, (75, 110), (3, 3), padding=(1, 1)),

@@ -76,6 +76,69 @@ typedef struct {
     bool add;
 } pc_transpose_args;
 
+/* conv_rows: rows of one output plane, one weight for all of them (conv_rows.inc.h).
+ *
+ *     for j < rows, q < columns:
+ *         acc = init ? *init : 0
+ *         for k < taps, in this order:
+ *             acc = fma(weight[k], vec[offset[k] + j*vec_step + q], acc)
+ *         out[j*out_step + q] = acc
+ *
+ * `vec` is read in whole vectors: a vector must be readable from each row's first element on. Of elements that are no
+ * outputs, those from the end of the first row up to out + limit may be written, before the rows that follow; none are
+ * when `limit` is 0. rows, columns >= 1.
+ *
+ * `slide` says more about the taps, or is 0. They are windows of height x width taps, and within a window, with k a
+ * tap of its first row,
+ *
+ *         offset[k + r*width] = offset[k] + r*slide*vec_step            slide = 1 or -1 */
+typedef struct {
+    void *out; /* T */
+    int64_t out_step, limit;
+    int64_t rows, columns;
+    const void *init; /* T, or NULL */
+    const void *vec;  /* T */
+    int64_t vec_step;
+    int64_t taps;
+    const int64_t *offset;
+    const void *weight; /* T */
+    int64_t slide, height, width;
+} pc_rows_args;
+
+/* conv_rows_weight: the sums of a depthwise weight gradient, PC_ROWS_SUMS bytes of them side by side for each tap.
+ *
+ *     for k < taps, j < rows, q < columns, in this order:
+ *         sum = &sums[k*LANES + q % LANES]                      LANES = PC_ROWS_SUMS / sizeof(T), on every ISA
+ *         *sum = fma(grad[j*grad_step + q], vec[offset[k] + j*vec_step + q], *sum)
+ *
+ * and what else lies in a vector of sums has 0 * 0 added. `vec` is read in whole vectors, `grad` exactly. */
+enum { PC_ROWS_SUMS = 64 };
+typedef struct {
+    void *sums;       /* T */
+    const void *grad; /* T */
+    int64_t grad_step;
+    int64_t rows, columns;
+    const void *vec; /* T */
+    int64_t vec_step;
+    int64_t taps;
+    const int64_t *offset;
+} pc_rows_weight_args;
+
+/* split_rows takes a stride out of rows, join_rows puts it in:
+ *
+ *     narrow[p*phase_step + j*narrow_step + i]  <->  wide[j*wide_step + (i*stride + p)*wide_column]
+ *
+ * for j < rows in this order, p < stride, i*stride + p < columns. split_rows may write zeros behind a row of a phase, up
+ * to whole vectors. join_rows wants wide_column 1 and stride >= 2, reads whole vectors and may write up to wide + limit
+ * as conv_rows does. */
+typedef struct {
+    void *wide, *narrow; /* T; the source of the two is only read */
+    int64_t rows, columns, stride;
+    int64_t wide_step, wide_column;
+    int64_t narrow_step, phase_step;
+    int64_t limit;
+} pc_rows_copy_args;
+
 /* The pools' rows: one row of `columns` outputs, of which output q looks at tap (r, t) in
  *     src[row[r] + col[t] + q]
  * a plane that was laid out so that the stride is gone and the padding is filled in (ops/slab.h). `src` is read and

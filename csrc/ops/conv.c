@@ -29,6 +29,7 @@
 #include "base/pool.h"
 #include "isa/dispatch.h"
 #include "ops/call.h"
+#include "ops/conv_rows.h"
 #include "ops/sweep.h"
 
 enum {
@@ -429,7 +430,8 @@ pc_status pc_conv_begin(const pc_conv_geom *geom, pc_conv_pass pass, pc_dtype dt
     }
     const double outputs = (double)geom->n * (double)geom->oc * (double)geom->oh * (double)geom->ow;
     const double work = outputs * (double)(geom->ic / geom->g) * (double)geom->kh * (double)geom->kw;
-    threads = pc_settle(threads, work, GRAIN);
+    const bool by_rows = pc_rows_serve(geom, pass, dtype);
+    threads = pc_settle(threads, work, by_rows ? PC_ROWS_GRAIN : GRAIN);
     const bool forward = pass == PC_CONV_FORWARD;
     int64_t rows = (forward ? geom->oc : geom->ic) / geom->g, depth = (forward ? geom->ic : geom->oc) / geom->g;
     int64_t shared = 0;
@@ -441,13 +443,20 @@ pc_status pc_conv_begin(const pc_conv_geom *geom, pc_conv_pass pass, pc_dtype dt
             shared = -1;
         }
     }
-    return pc_begin(call, dtype, threads, work, workspace_bytes(&swept, forward, rows, depth, dtype, threads), shared,
-                    error);
+    int64_t bytes = by_rows && forward ? 0 : workspace_bytes(&swept, forward, rows, depth, dtype, threads);
+    if (by_rows && bytes >= 0) {
+        bytes = pc_max(bytes, pc_rows_bytes(geom, pass, dtype));
+    }
+    return pc_begin(call, dtype, threads, work, bytes, shared, error);
 }
 
 void pc_conv_forward(const pc_conv_geom *geom, void *out, const pc_tensor *in, const void *weight, const void *bias,
                      pc_call *call)
 {
+    if (pc_rows_serve(geom, PC_CONV_FORWARD, call->dtype)) {
+        pc_rows_run(geom, PC_CONV_FORWARD, out, in, weight, bias, call);
+        return;
+    }
     pc_pass pass = {.geom = geom,
                     .source = in,
                     .weight = weight,
@@ -559,6 +568,11 @@ static void backward_padded(const pc_conv_geom *geom, char *grad_in, const pc_te
 void pc_conv_backward_input(const pc_conv_geom *geom, void *grad_in, const pc_tensor *grad_out, const void *weight,
                             const void *bias, pc_call *call)
 {
+    if (pc_rows_serve(geom, PC_CONV_BACKWARD_INPUT, call->dtype) &&
+        all_finite(weight, geom->oc * (geom->ic / geom->g) * geom->kh * geom->kw, call->dtype)) {
+        pc_rows_run(geom, PC_CONV_BACKWARD_INPUT, grad_in, grad_out, weight, bias, call);
+        return;
+    }
     if (geom->pad_mode == PC_PAD_ZEROS) {
         backward_input(geom, grad_in, grad_out, weight, geom->ic / geom->g * geom->kh * geom->kw, bias, call);
     } else { /* only Conv2d has the other modes, and its gradient has no bias */

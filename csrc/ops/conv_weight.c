@@ -35,6 +35,7 @@
 #include "base/pool.h"
 #include "isa/dispatch.h"
 #include "ops/call.h"
+#include "ops/conv_rows.h"
 #include "ops/slab.h"
 
 enum {
@@ -504,6 +505,10 @@ pc_status pc_conv_begin_weight(const pc_conv_geom *geom, pc_dtype dtype, int thr
 {
     const double outputs = (double)geom->n * (double)geom->oc * (double)geom->oh * (double)geom->ow;
     const double work = outputs * (double)(geom->ic / geom->g) * (double)geom->kh * (double)geom->kw;
+    if (pc_rows_serve(geom, PC_CONV_BACKWARD_WEIGHT, dtype)) {
+        threads = pc_settle(threads, work, PC_ROWS_GRAIN);
+        return pc_begin(call, dtype, threads, work, pc_rows_bytes(geom, PC_CONV_BACKWARD_WEIGHT, dtype), 0, error);
+    }
     const pc_kernels *kernels = pc_kernels_for(dtype);
     threads = pc_settle(threads, work, GRAIN);
     const pc_weight_shape shape = shape_of(geom, kernels);
@@ -516,6 +521,10 @@ pc_status pc_conv_begin_weight(const pc_conv_geom *geom, pc_dtype dtype, int thr
 void pc_conv_backward_weight(const pc_conv_geom *geom, void *grad_weight, const pc_tensor *grad_out,
                              const pc_tensor *in, pc_call *call)
 {
+    if (pc_rows_serve(geom, PC_CONV_BACKWARD_WEIGHT, call->dtype)) {
+        pc_rows_run_weight(geom, grad_weight, grad_out, in, call);
+        return;
+    }
     if (geom->n == 0) { /* a sum of nothing */
         const int64_t weights = geom->oc * (geom->ic / geom->g) * geom->kh * geom->kw;
         memset(grad_weight, 0, (size_t)weights * pc_dtype_size(call->dtype));

@@ -13,6 +13,7 @@
 #define PC_TILE_VECTORS 2
 #define VF32_LANES 8
 #define VF64_LANES 4
+#define v_pin(a) __asm__("" : "+x"(a))
 
 typedef __m256 vf32_t;
 typedef __m256i vi32_t;
@@ -34,10 +35,25 @@ PC_INLINE vf32_t vf32_set1(float a) { return _mm256_set1_ps(a); }
 PC_INLINE vf32_t vf32_add(vf32_t a, vf32_t b) { return _mm256_add_ps(a, b); }
 PC_INLINE vf32_t vf32_div(vf32_t a, vf32_t b) { return _mm256_div_ps(a, b); }
 PC_INLINE vf32_t vf32_fma(vf32_t a, vf32_t b, vf32_t c) { return _mm256_fmadd_ps(a, b, c); }
+PC_INLINE vf32_t vf32_order(vf32_t a) /* the quarters 0 2 1 3 */
+{
+    return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(a), 0xD8));
+}
+PC_INLINE vf32_t vf32_even(vf32_t a, vf32_t b) { return vf32_order(_mm256_shuffle_ps(a, b, 0x88)); }
+PC_INLINE vf32_t vf32_odd(vf32_t a, vf32_t b) { return vf32_order(_mm256_shuffle_ps(a, b, 0xDD)); }
+PC_INLINE vf32_t vf32_zip_low(vf32_t a, vf32_t b)
+{
+    return _mm256_permute2f128_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b), 0x20);
+}
+PC_INLINE vf32_t vf32_zip_high(vf32_t a, vf32_t b)
+{
+    return _mm256_permute2f128_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b), 0x31);
+}
 PC_INLINE vm32_t vf32_gt(vf32_t a, vf32_t b) { return _mm256_cmp_ps(a, b, _CMP_GT_OQ); }
 PC_INLINE vm32_t vf32_isnan(vf32_t a) { return _mm256_cmp_ps(a, a, _CMP_UNORD_Q); }
 PC_INLINE vm32_t vf32_mask_or(vm32_t a, vm32_t b) { return _mm256_or_ps(a, b); }
 PC_INLINE vf32_t vf32_select(vm32_t mask, vf32_t a, vf32_t b) { return _mm256_blendv_ps(b, a, mask); }
+PC_INLINE vf32_t vf32_keep(vm32_t mask, vf32_t a) { return _mm256_and_ps(mask, a); }
 PC_INLINE vi32_t vi32_load(const int32_t *p) { return _mm256_loadu_si256((const __m256i *)p); }
 PC_INLINE void vi32_store(int32_t *p, vi32_t a) { _mm256_storeu_si256((__m256i *)p, a); }
 PC_INLINE vi32_t vi32_set1(int32_t a) { return _mm256_set1_epi32(a); }
@@ -79,10 +95,21 @@ PC_INLINE vf64_t vf64_set1(double a) { return _mm256_set1_pd(a); }
 PC_INLINE vf64_t vf64_add(vf64_t a, vf64_t b) { return _mm256_add_pd(a, b); }
 PC_INLINE vf64_t vf64_div(vf64_t a, vf64_t b) { return _mm256_div_pd(a, b); }
 PC_INLINE vf64_t vf64_fma(vf64_t a, vf64_t b, vf64_t c) { return _mm256_fmadd_pd(a, b, c); }
+PC_INLINE vf64_t vf64_even(vf64_t a, vf64_t b) { return _mm256_permute4x64_pd(_mm256_unpacklo_pd(a, b), 0xD8); }
+PC_INLINE vf64_t vf64_odd(vf64_t a, vf64_t b) { return _mm256_permute4x64_pd(_mm256_unpackhi_pd(a, b), 0xD8); }
+PC_INLINE vf64_t vf64_zip_low(vf64_t a, vf64_t b)
+{
+    return _mm256_permute2f128_pd(_mm256_unpacklo_pd(a, b), _mm256_unpackhi_pd(a, b), 0x20);
+}
+PC_INLINE vf64_t vf64_zip_high(vf64_t a, vf64_t b)
+{
+    return _mm256_permute2f128_pd(_mm256_unpacklo_pd(a, b), _mm256_unpackhi_pd(a, b), 0x31);
+}
 PC_INLINE vm64_t vf64_gt(vf64_t a, vf64_t b) { return _mm256_cmp_pd(a, b, _CMP_GT_OQ); }
 PC_INLINE vm64_t vf64_isnan(vf64_t a) { return _mm256_cmp_pd(a, a, _CMP_UNORD_Q); }
 PC_INLINE vm64_t vf64_mask_or(vm64_t a, vm64_t b) { return _mm256_or_pd(a, b); }
 PC_INLINE vf64_t vf64_select(vm64_t mask, vf64_t a, vf64_t b) { return _mm256_blendv_pd(b, a, mask); }
+PC_INLINE vf64_t vf64_keep(vm64_t mask, vf64_t a) { return _mm256_and_pd(mask, a); }
 PC_INLINE vi64_t vi64_load(const int64_t *p) { return _mm256_loadu_si256((const __m256i *)p); }
 PC_INLINE void vi64_store(int64_t *p, vi64_t a) { _mm256_storeu_si256((__m256i *)p, a); }
 PC_INLINE vi64_t vi64_set1(int64_t a) { return _mm256_set1_epi64x(a); }

@@ -9,6 +9,10 @@
  *   gt(a, b), isnan(a), mask_or    masks; a comparison with NaN is false
  *   select(mask, a, b)             a where the mask holds, else b
  *   transpose(x)                   x[i] lane j <-> x[j] lane i, of as many vectors as there are lanes
+ *   keep(mask, a)                  a where the mask holds, else 0
+ *   even(a, b), odd(a, b)          every second lane of a, then of b
+ *   zip_low, zip_high(a, b)        a0 b0 a1 b1 ...: the first half of them, the second half
+ *   v_pin(a)                       a is computed here: the compiler does not move it elsewhere
  * and the sizes: VF<b>_LANES, the tile PC_TILE_ROWS x PC_TILE_VECTORS.
  *
  * 8 x 3: 24 accumulators, 3 loads and a broadcast fill 28 of the 32 registers. */
@@ -23,6 +27,7 @@
 #define PC_TILE_VECTORS 3
 #define VF32_LANES 16
 #define VF64_LANES 8
+#define v_pin(a) __asm__("" : "+v"(a))
 
 typedef __m512 vf32_t;
 typedef __m512i vi32_t;
@@ -41,10 +46,31 @@ PC_INLINE vf32_t vf32_set1(float a) { return _mm512_set1_ps(a); }
 PC_INLINE vf32_t vf32_add(vf32_t a, vf32_t b) { return _mm512_add_ps(a, b); }
 PC_INLINE vf32_t vf32_div(vf32_t a, vf32_t b) { return _mm512_div_ps(a, b); }
 PC_INLINE vf32_t vf32_fma(vf32_t a, vf32_t b, vf32_t c) { return _mm512_fmadd_ps(a, b, c); }
+PC_INLINE vf32_t vf32_even(vf32_t a, vf32_t b)
+{
+    const __m512i lanes = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    return _mm512_permutex2var_ps(a, lanes, b);
+}
+PC_INLINE vf32_t vf32_odd(vf32_t a, vf32_t b)
+{
+    const __m512i lanes = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+    return _mm512_permutex2var_ps(a, lanes, b);
+}
+PC_INLINE vf32_t vf32_zip_low(vf32_t a, vf32_t b)
+{
+    const __m512i lanes = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    return _mm512_permutex2var_ps(a, lanes, b);
+}
+PC_INLINE vf32_t vf32_zip_high(vf32_t a, vf32_t b)
+{
+    const __m512i lanes = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+    return _mm512_permutex2var_ps(a, lanes, b);
+}
 PC_INLINE vm32_t vf32_gt(vf32_t a, vf32_t b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
 PC_INLINE vm32_t vf32_isnan(vf32_t a) { return _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q); }
 PC_INLINE vm32_t vf32_mask_or(vm32_t a, vm32_t b) { return (vm32_t)(a | b); }
 PC_INLINE vf32_t vf32_select(vm32_t mask, vf32_t a, vf32_t b) { return _mm512_mask_blend_ps(mask, b, a); }
+PC_INLINE vf32_t vf32_keep(vm32_t mask, vf32_t a) { return _mm512_maskz_mov_ps(mask, a); }
 PC_INLINE vi32_t vi32_load(const int32_t *p) { return _mm512_loadu_si512(p); }
 PC_INLINE void vi32_store(int32_t *p, vi32_t a) { _mm512_storeu_si512(p, a); }
 PC_INLINE vi32_t vi32_set1(int32_t a) { return _mm512_set1_epi32(a); }
@@ -84,10 +110,31 @@ PC_INLINE vf64_t vf64_set1(double a) { return _mm512_set1_pd(a); }
 PC_INLINE vf64_t vf64_add(vf64_t a, vf64_t b) { return _mm512_add_pd(a, b); }
 PC_INLINE vf64_t vf64_div(vf64_t a, vf64_t b) { return _mm512_div_pd(a, b); }
 PC_INLINE vf64_t vf64_fma(vf64_t a, vf64_t b, vf64_t c) { return _mm512_fmadd_pd(a, b, c); }
+PC_INLINE vf64_t vf64_even(vf64_t a, vf64_t b)
+{
+    const __m512i lanes = _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14);
+    return _mm512_permutex2var_pd(a, lanes, b);
+}
+PC_INLINE vf64_t vf64_odd(vf64_t a, vf64_t b)
+{
+    const __m512i lanes = _mm512_setr_epi64(1, 3, 5, 7, 9, 11, 13, 15);
+    return _mm512_permutex2var_pd(a, lanes, b);
+}
+PC_INLINE vf64_t vf64_zip_low(vf64_t a, vf64_t b)
+{
+    const __m512i lanes = _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11);
+    return _mm512_permutex2var_pd(a, lanes, b);
+}
+PC_INLINE vf64_t vf64_zip_high(vf64_t a, vf64_t b)
+{
+    const __m512i lanes = _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15);
+    return _mm512_permutex2var_pd(a, lanes, b);
+}
 PC_INLINE vm64_t vf64_gt(vf64_t a, vf64_t b) { return _mm512_cmp_pd_mask(a, b, _CMP_GT_OQ); }
 PC_INLINE vm64_t vf64_isnan(vf64_t a) { return _mm512_cmp_pd_mask(a, a, _CMP_UNORD_Q); }
 PC_INLINE vm64_t vf64_mask_or(vm64_t a, vm64_t b) { return (vm64_t)(a | b); }
 PC_INLINE vf64_t vf64_select(vm64_t mask, vf64_t a, vf64_t b) { return _mm512_mask_blend_pd(mask, b, a); }
+PC_INLINE vf64_t vf64_keep(vm64_t mask, vf64_t a) { return _mm512_maskz_mov_pd(mask, a); }
 PC_INLINE vi64_t vi64_load(const int64_t *p) { return _mm512_loadu_si512(p); }
 PC_INLINE void vi64_store(int64_t *p, vi64_t a) { _mm512_storeu_si512(p, a); }
 PC_INLINE vi64_t vi64_set1(int64_t a) { return _mm512_set1_epi64(a); }

@@ -13,9 +13,11 @@
 #if defined(__aarch64__)
 #define PC_TILE_ROWS 8
 #define PC_TILE_VECTORS 3
+#define v_pin(a) __asm__("" : "+w"(a))
 #else
 #define PC_TILE_ROWS 6
 #define PC_TILE_VECTORS 2
+#define v_pin(a) __asm__("" : "+x"(a))
 #endif
 #define VF32_LANES 4
 #define VF64_LANES 2
@@ -64,9 +66,14 @@ PC_INLINE vf32_t vf32_fma(vf32_t a, vf32_t b, vf32_t c)
     return a * b + c;
 #endif
 }
+PC_INLINE vf32_t vf32_even(vf32_t a, vf32_t b) { return (vf32_t){a[0], a[2], b[0], b[2]}; }
+PC_INLINE vf32_t vf32_odd(vf32_t a, vf32_t b) { return (vf32_t){a[1], a[3], b[1], b[3]}; }
+PC_INLINE vf32_t vf32_zip_low(vf32_t a, vf32_t b) { return (vf32_t){a[0], b[0], a[1], b[1]}; }
+PC_INLINE vf32_t vf32_zip_high(vf32_t a, vf32_t b) { return (vf32_t){a[2], b[2], a[3], b[3]}; }
 PC_INLINE vm32_t vf32_gt(vf32_t a, vf32_t b) { return a > b; }
 PC_INLINE vm32_t vf32_isnan(vf32_t a) { return a != a; }
 PC_INLINE vm32_t vf32_mask_or(vm32_t a, vm32_t b) { return a | b; }
+PC_INLINE vf32_t vf32_keep(vm32_t mask, vf32_t a) { return (vf32_t)((vi32_t)a & mask); }
 PC_INLINE vi32_t vi32_load(const int32_t *p)
 {
     vi32_t a;
@@ -130,9 +137,14 @@ PC_INLINE vf64_t vf64_fma(vf64_t a, vf64_t b, vf64_t c)
     return a * b + c;
 #endif
 }
+PC_INLINE vf64_t vf64_even(vf64_t a, vf64_t b) { return (vf64_t){a[0], b[0]}; }
+PC_INLINE vf64_t vf64_odd(vf64_t a, vf64_t b) { return (vf64_t){a[1], b[1]}; }
+PC_INLINE vf64_t vf64_zip_low(vf64_t a, vf64_t b) { return (vf64_t){a[0], b[0]}; }
+PC_INLINE vf64_t vf64_zip_high(vf64_t a, vf64_t b) { return (vf64_t){a[1], b[1]}; }
 PC_INLINE vm64_t vf64_gt(vf64_t a, vf64_t b) { return a > b; }
 PC_INLINE vm64_t vf64_isnan(vf64_t a) { return a != a; }
 PC_INLINE vm64_t vf64_mask_or(vm64_t a, vm64_t b) { return a | b; }
+PC_INLINE vf64_t vf64_keep(vm64_t mask, vf64_t a) { return (vf64_t)((vi64_t)a & mask); }
 PC_INLINE vi64_t vi64_load(const int64_t *p)
 {
     vi64_t a;

@@ -14,11 +14,16 @@
 #undef v_add
 #undef v_div
 #undef v_fma
+#undef v_even
+#undef v_odd
+#undef v_zip_low
+#undef v_zip_high
 #undef v_gt
 #undef v_isnan
 #undef v_mask_or
 #undef v_select
 #undef v_transpose
+#undef v_keep
 #undef vi_load
 #undef vi_store
 #undef vi_set1
@@ -39,11 +44,16 @@
 #define v_add vf32_add
 #define v_div vf32_div
 #define v_fma vf32_fma
+#define v_even vf32_even
+#define v_odd vf32_odd
+#define v_zip_low vf32_zip_low
+#define v_zip_high vf32_zip_high
 #define v_gt vf32_gt
 #define v_isnan vf32_isnan
 #define v_mask_or vf32_mask_or
 #define v_select vf32_select
 #define v_transpose vf32_transpose
+#define v_keep vf32_keep
 #define vi_load vi32_load
 #define vi_store vi32_store
 #define vi_set1 vi32_set1

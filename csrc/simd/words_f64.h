@@ -14,11 +14,16 @@
 #undef v_add
 #undef v_div
 #undef v_fma
+#undef v_even
+#undef v_odd
+#undef v_zip_low
+#undef v_zip_high
 #undef v_gt
 #undef v_isnan
 #undef v_mask_or
 #undef v_select
 #undef v_transpose
+#undef v_keep
 #undef vi_load
 #undef vi_store
 #undef vi_set1
@@ -39,11 +44,16 @@
 #define v_add vf64_add
 #define v_div vf64_div
 #define v_fma vf64_fma
+#define v_even vf64_even
+#define v_odd vf64_odd
+#define v_zip_low vf64_zip_low
+#define v_zip_high vf64_zip_high
 #define v_gt vf64_gt
 #define v_isnan vf64_isnan
 #define v_mask_or vf64_mask_or
 #define v_select vf64_select
 #define v_transpose vf64_transpose
+#define v_keep vf64_keep
 #define vi_load vi64_load
 #define vi_store vi64_store
 #define vi_set1 vi64_set1

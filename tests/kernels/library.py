@@ -102,6 +102,60 @@ class StripsArgs(ctypes.Structure):
     _fields_ = (("sums", pointer), ("input", pointer), ("count", i64))
 
 
+class RowsArgs(ctypes.Structure):
+    """Mirror of pc_rows_args."""
+
+    _fields_ = (
+        ("out", pointer),
+        ("out_step", i64),
+        ("limit", i64),
+        ("rows", i64),
+        ("columns", i64),
+        ("init", pointer),
+        ("vec", pointer),
+        ("vec_step", i64),
+        ("taps", i64),
+        ("offset", pointer),
+        ("weight", pointer),
+        ("slide", i64),
+        ("height", i64),
+        ("width", i64),
+    )
+
+
+class RowsWeightArgs(ctypes.Structure):
+    """Mirror of pc_rows_weight_args."""
+
+    _fields_ = (
+        ("sums", pointer),
+        ("grad", pointer),
+        ("grad_step", i64),
+        ("rows", i64),
+        ("columns", i64),
+        ("vec", pointer),
+        ("vec_step", i64),
+        ("taps", i64),
+        ("offset", pointer),
+    )
+
+
+class RowsCopyArgs(ctypes.Structure):
+    """Mirror of pc_rows_copy_args."""
+
+    _fields_ = (
+        ("wide", pointer),
+        ("narrow", pointer),
+        ("rows", i64),
+        ("columns", i64),
+        ("stride", i64),
+        ("wide_step", i64),
+        ("wide_column", i64),
+        ("narrow_step", i64),
+        ("phase_step", i64),
+        ("limit", i64),
+    )
+
+
 class PoolArgs(ctypes.Structure):
     """Mirror of pc_pool_args."""
 

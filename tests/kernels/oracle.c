@@ -37,6 +37,12 @@ int64_t oracle_layout(const char *what)
     SIZE(pc_strips_args)
     SIZE(pc_pool_args)
     SIZE(pc_chains_args)
+    SIZE(pc_rows_args)
+    SIZE(pc_rows_weight_args)
+    SIZE(pc_rows_copy_args)
+    PLACE(pc_rows_args, width)
+    PLACE(pc_rows_weight_args, offset)
+    PLACE(pc_rows_copy_args, limit)
     SIZE(pc_kernels)
     PLACE(pc_chains_args, rounds)
     SIZE(pc_isa)
@@ -259,6 +265,39 @@ void NAME(strip_sums)(const pc_strips_args *a)
 {
     for (int64_t i = 0; i < a->count; i++) {
         ((T *)a->sums)[i % PC_STRIPS] += ((const T *)a->in)[i];
+    }
+}
+
+/* The contract of conv_rows. */
+void NAME(conv_rows)(const pc_rows_args *a, int fused)
+{
+    for (int64_t j = 0; j < a->rows; j++) {
+        for (int64_t q = 0; q < a->columns; q++) {
+            T sum = a->init ? *(const T *)a->init : 0;
+            for (int64_t k = 0; k < a->taps; k++) {
+                T x = ((const T *)a->vec)[a->offset[k] + j * a->vec_step + q], w = ((const T *)a->weight)[k];
+                T product = x * w;
+                sum = fused ? FMA(x, w, sum) : product + sum;
+            }
+            ((T *)a->out)[j * a->out_step + q] = sum;
+        }
+    }
+}
+
+/* The contract of conv_rows_weight. */
+void NAME(conv_rows_weight)(const pc_rows_weight_args *a, int fused)
+{
+    const int64_t lanes = PC_ROWS_SUMS / (int64_t)sizeof(T);
+    for (int64_t k = 0; k < a->taps; k++) {
+        for (int64_t j = 0; j < a->rows; j++) {
+            for (int64_t q = 0; q < a->columns; q++) {
+                T *sum = (T *)a->sums + k * lanes + q % lanes;
+                T x = ((const T *)a->vec)[a->offset[k] + j * a->vec_step + q];
+                T g = ((const T *)a->grad)[j * a->grad_step + q];
+                T product = x * g;
+                *sum = fused ? FMA(x, g, *sum) : product + *sum;
+            }
+        }
     }
 }
 

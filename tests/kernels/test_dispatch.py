@@ -25,6 +25,9 @@ def test_structs_are_mirrored(oracle: ctypes.CDLL) -> None:
         "pc_strips_args": lib.StripsArgs,
         "pc_pool_args": lib.PoolArgs,
         "pc_chains_args": lib.ChainsArgs,
+        "pc_rows_args": lib.RowsArgs,
+        "pc_rows_weight_args": lib.RowsWeightArgs,
+        "pc_rows_copy_args": lib.RowsCopyArgs,
         "pc_kernels": lib.Kernels,
         "pc_isa": lib.Isa,
     }
@@ -42,6 +45,9 @@ def test_structs_are_mirrored(oracle: ctypes.CDLL) -> None:
         ("pc_pool_args", "divisor"),
         ("pc_pool_args", "tap_row"),
         ("pc_chains_args", "rounds"),
+        ("pc_rows_args", "width"),
+        ("pc_rows_weight_args", "offset"),
+        ("pc_rows_copy_args", "limit"),
         ("pc_isa", "f64"),
     ]:
         place = getattr(mirrors[struct], field).offset
