@@ -2,3 +2,4 @@
 #include "kernels/conv_tile.inc.h"
 #include "kernels/fma_chains.inc.h"
 #include "kernels/pool.inc.h"
+#include "kernels/pool_backward.inc.h"

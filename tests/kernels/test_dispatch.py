@@ -21,6 +21,7 @@ def test_structs_are_mirrored(oracle: ctypes.CDLL) -> None:
     mirrors = {
         "pc_tile_args": lib.TileArgs,
         "pc_pool_args": lib.PoolArgs,
+        "pc_pairs_args": lib.PairsArgs,
         "pc_chains_args": lib.ChainsArgs,
         "pc_kernels": lib.Kernels,
         "pc_isa": lib.Isa,
@@ -32,8 +33,11 @@ def test_structs_are_mirrored(oracle: ctypes.CDLL) -> None:
         ("pc_tile_args", "vec"),
         ("pc_tile_args", "vec_row"),
         ("pc_tile_args", "scal_step"),
-        ("pc_pool_args", "divisor"),
-        ("pc_pool_args", "tap_row"),
+        ("pc_pool_args", "src_plane"),
+        ("pc_pool_args", "left"),
+        ("pc_pool_args", "work"),
+        ("pc_pairs_args", "indices"),
+        ("pc_pairs_args", "strange"),
         ("pc_chains_args", "rounds"),
         ("pc_isa", "f64"),
     ]:
