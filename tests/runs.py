@@ -166,6 +166,10 @@ POOLS = {
     "overlapping": Pool((2, 4, 19, 50), 5, 1, 2, False),
     "gaps": Pool((2, 3, 31, 29), 2, 5, 1, True),
     "global": Pool((2, 9, 7, 7), 7, 7, 0, False),
+    # enough for several threads: many planes, one plane in bands, wide windows of odd planes
+    "planes": Pool((2, 24, 150, 150), 3, 2, 1, False),
+    "pairs": Pool((2, 40, 101, 99), 2, 2, 0, False),
+    "one plane": Pool((1, 1, 700, 900), 3, 1, 1, False),
 }
 
 

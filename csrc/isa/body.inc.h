@@ -1,6 +1,7 @@
 /* body.inc.h: one ISA's kernels and its table. isa_<name>.c says PC_ISA (its name) and PC_ISA_FMA, includes its file of
  * simd/, which brings the words and the tile sizes, and then this. Each kernel's source is read twice, once per dtype. */
 #include <math.h>
+#include <string.h>
 
 #include "base/base.h"
 #include "kernels/kernels.h"

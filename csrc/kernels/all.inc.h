@@ -6,3 +6,4 @@
 #include "kernels/strip_sums.inc.h"
 #include "kernels/transpose.inc.h"
 #include "kernels/weight_tile.inc.h"
+#include "kernels/pool_backward.inc.h"

@@ -76,10 +76,11 @@ void pc_channel_sum(const int64_t shape[4], void *sums, const pc_tensor *tensor,
 
 /* ---- pools ---- */
 
-typedef enum { PC_MAX_FORWARD, PC_MAX_BACKWARD, PC_AVG_FORWARD, PC_AVG_BACKWARD } pc_pool_pass;
+typedef enum { PC_MAX_FORWARD, PC_MAX_INDICES, PC_MAX_BACKWARD, PC_AVG_FORWARD, PC_AVG_BACKWARD } pc_pool_pass;
 
-pc_status pc_pool_begin(const pc_pool_geom *geom, pc_pool_pass pass, pc_dtype dtype, int threads, pc_call *call,
-                        pc_error *error);
+/* `in` is what the pass reads: the input, or the output's gradient. */
+pc_status pc_pool_begin(const pc_pool_geom *geom, pc_pool_pass pass, const pc_tensor *in, pc_dtype dtype, int threads,
+                        pc_call *call, pc_error *error);
 
 /* `indices` (int64, flat position in the input plane, -1 for a window without any tap in the image) may be NULL. */
 void pc_max_pool_forward(const pc_pool_geom *geom, void *out, int64_t *indices, const pc_tensor *in, pc_call *call);

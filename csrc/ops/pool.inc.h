@@ -1,144 +1,230 @@
-/* pool.inc.h: the pools' rows in memory, for one T. pool.c includes it once per dtype. */
+/* pool.inc.h: the pools' arrays in memory, for one T. pool.c includes it once per dtype. */
 
-/* taps[q] = number of the window's first tap inside the image. work->start holds the columns' first taps. */
-static void PC_LOCAL(start_taps)(const pc_pool_work *work, const pc_pool_geom *g, int64_t row, int64_t columns)
+/* What the columns of a band share: the numbers of the first taps inside, and where the windows lie. */
+static void PC_LOCAL(number_columns)(const pc_pool_work *work, const pc_pool_pass_args *p, const pc_band *band,
+                                     int64_t lanes)
 {
-    T_INT *taps = work->taps;
-    for (int64_t q = 0; q < columns; q++) {
-        taps[q] = (T_INT)(row < 0 || work->start[q] < 0 ? -1 : row * g->kw + work->start[q]);
+    T_INT *start = work->start, *place = work->place;
+    for (int64_t q = 0; q < band->columns; q++) {
+        const int64_t tap = first_inside(&p->x, band->x + q);
+        start[q] = (T_INT)(pc_max(0, tap - band->tap) * (p->giant ? 1 : p->geom->dw));
+        place[q] = (T_INT)(p->giant ? 0 : q * p->geom->sw);
     }
+    memset(start + band->columns, 0, (size_t)lanes * sizeof(T_INT));
+    memset(place + band->columns, 0, (size_t)lanes * sizeof(T_INT));
 }
 
-static void PC_LOCAL(indices)(int64_t *restrict indices, const pc_pool_work *work, const pc_pool_geom *g,
-                              const pc_band *band, int64_t y)
+/* Indices that number the taps of a window (a plane too large for 32 bits), and windows without a tap inside. */
+static void PC_LOCAL(mend_indices)(const pc_pool_pass_args *p, const pc_band *band, int64_t *indices)
 {
-    const T_INT *taps = work->taps;
-    const bool table = g->kh <= TABLE && g->kw <= TABLE && g->kh * g->kw <= TABLE;
-    const int64_t corner = (y * g->sh - g->pt) * g->iw + band->x * g->sw - g->pl;
-    for (int64_t q = 0; q < band->columns; q++) {
-        const int64_t k = taps[q];
-        if (k < 0) {
-            indices[q] = -1;
-        } else {
-            const int64_t inside = table ? work->table[k] : k / g->kw * g->dh * g->iw + k % g->kw * g->dw;
-            indices[q] = corner + q * g->sw + inside;
+    const pc_pool_geom *g = p->geom;
+    for (int64_t y = 0; y < band->rows; y++, indices += g->ow) {
+        const int64_t corner = ((band->y + y) * g->sh - g->pt) * g->iw - g->pl;
+        const bool empty = first_inside(&p->y, band->y + y) < 0;
+        for (int64_t q = 0; q < band->columns; q++) {
+            const int64_t x = band->x + q, k = indices[q];
+            if (empty || first_inside(&p->x, x) < 0) {
+                indices[q] = -1;
+            } else if (p->giant) {
+                indices[q] = corner + x * g->sw + k / g->kw * g->dh * g->iw + (k % g->kw + band->tap) * g->dw;
+            }
         }
     }
 }
 
-/* cells[q] = the cells that output x + q counts along x: one factor of its divisor. */
-static void PC_LOCAL(count_cells)(const pc_pool_work *work, const pc_pool_pass_args *p, int64_t x, int64_t columns)
+/* counts[i] = the cells that output first + i counts along an axis: one factor of its divisor. Then ones, up to `room`. A window without a cell
+ * (it cannot arise within the rules of geom.h) would sum to zero: divide it by one. */
+static void PC_LOCAL(count_cells)(const pc_pool_pass_args *p, void *counts, const pc_axis *axis, int64_t first,
+                                  int64_t count, int64_t room)
 {
-    const pc_pool_geom *g = p->geom;
-    T *cells = work->cells;
-    for (int64_t q = 0; q < columns; q++) {
-        cells[q] = (T)pc_avg_pool_count(g->iw, x + q, g->kw, g->sw, g->pl, p->include_pad);
+    T *to = counts;
+    for (int64_t i = 0; i < count; i++) {
+        const int64_t cells =
+            pc_avg_pool_count(axis->size, first + i, axis->taps, axis->stride, -axis->base, p->include_pad);
+        to[i] = (T)(p->divisor ? 1 : pc_max(1, cells));
+        if (p->divisor && axis == &p->y) {
+            to[i] = (T)p->divisor;
+        }
+    }
+    for (int64_t i = count; i < room; i++) {
+        to[i] = 1;
     }
 }
 
-/* A window without a cell (it cannot arise within the rules of geom.h) would sum to zero: divide it by one. */
-static void PC_LOCAL(divisors)(const pc_pool_work *work, const pc_pool_pass_args *p, int64_t y, int64_t columns)
+static void PC_LOCAL(copy)(void *packed, const pc_tensor *t, const char *from, int64_t rows, int64_t columns)
 {
-    const pc_pool_geom *g = p->geom;
-    const T rows = (T)pc_avg_pool_count(g->ih, y, g->kh, g->sh, g->pt, p->include_pad);
-    const T *cells = work->cells;
-    T *divisor = work->divisor;
-    for (int64_t q = 0; q < columns; q++) {
-        divisor[q] = p->divisor ? (T)p->divisor : rows * cells[q] > 0 ? rows * cells[q] : 1;
+    T *to = packed;
+    const T *row = (const T *)from;
+    const int64_t step = t->step[3];
+    for (int64_t y = 0; y < rows; y++, row += t->step[2]) {
+        for (int64_t x = 0; x < columns; x++) {
+            *to++ = row[x * step];
+        }
     }
 }
 
-/* Planes with a single output: their chains wait for each add, so a few planes go side by side. Each plane's sum has
- * the order that the kernel's has, straight from the input. */
-static void PC_LOCAL(global_averages)(const pc_pool_pass_args *p, const pc_pool_work *work, int64_t first, int64_t last)
+/* Planes with a single output: what avg_pool_planes computes, for rows with gaps as well. */
+static void PC_LOCAL(global_averages)(const pc_pool_pass_args *p, int64_t first, int64_t last)
 {
     const pc_pool_geom *g = p->geom;
     const int64_t *step = p->in->step;
-    const int64_t top = pc_max(0, -g->pt), bottom = pc_min(g->ih, g->kh - g->pt);
-    const int64_t left = pc_max(0, -g->pl), right = pc_min(g->iw, g->kw - g->pl);
-    PC_LOCAL(count_cells)(work, p, 0, 1);
-    PC_LOCAL(divisors)(work, p, 0, 1);
-    for (int64_t plane = first; plane < last && !pc_poll(p->call); plane += TOGETHER) {
-        const T *from[TOGETHER];
-        T sums[TOGETHER] = {0};
-        for (int64_t k = 0; k < TOGETHER; k++) {
-            const int64_t q = pc_min(plane + k, last - 1);
-            from[k] = (const T *)p->in->data + q / g->c * step[0] + q % g->c * step[1];
+    const int64_t rows = pc_min(g->ih, g->kh - g->pt), columns = pc_min(g->iw, g->kw - g->pl);
+    const int64_t most = pc_max(1, PIECE / pc_max(1, rows) / columns);
+    T row_cells, cells;
+    PC_LOCAL(count_cells)(p, &row_cells, &p->y, 0, 1, 1);
+    PC_LOCAL(count_cells)(p, &cells, &p->x, 0, 1, 1);
+    for (int64_t plane = first, together; plane < last && !pc_poll(p->call); plane += together) {
+        const T *from = (const T *)p->in->data + plane / g->c * step[0] + plane % g->c * step[1];
+        T *to = (T *)p->out + plane;
+        if (step[3] == 1 && (rows == 1 || step[2] == columns)) {
+            together = pc_min(most, pc_min(last - plane, g->c - plane % g->c));
+            const pc_pool_args a = {.out = to,
+                                    .src = from,
+                                    .planes = together,
+                                    .src_plane = step[1],
+                                    .src_columns = rows * columns,
+                                    .cells = &cells,
+                                    .row_cells = &row_cells};
+            pc_kernels_for(p->call->dtype)->avg_pool_planes(&a);
+            continue;
         }
-        for (int64_t y = top; y < bottom; y++) {
-            for (int64_t x = left; x < right; x++) {
-                for (int64_t k = 0; k < TOGETHER; k++) {
-                    sums[k] += from[k][y * step[2] + x * step[3]];
-                }
+        together = 1;
+        T sums[PC_POOL_SUMS] = {0};
+        for (int64_t y = 0, k = 0; y < rows; y++) {
+            for (int64_t x = 0; x < columns; x++, k++) {
+                sums[k % PC_POOL_SUMS] += from[y * step[2] + x * step[3]];
             }
         }
-        for (int64_t k = 0; k < pc_min(TOGETHER, last - plane); k++) {
-            ((T *)p->out)[plane + k] = sums[k] / *(const T *)work->divisor;
+        for (int width = PC_POOL_SUMS / 2; width > 0; width /= 2) {
+            for (int i = 0; i < width; i++) {
+                sums[i] += sums[i + width];
+            }
         }
+        *to = sums[0] / (row_cells * cells);
     }
 }
 
-/* work->row = grad_out / divisor, for output row y, with whole vectors readable behind. */
-static void PC_LOCAL(divided_row)(const pc_pool_work *work, const pc_pool_pass_args *p, int64_t plane, int64_t y,
-                                  int64_t x, int64_t columns)
-{
-    const pc_tensor *t = p->grad_out;
-    const T *from = (const T *)t->data + plane / p->geom->c * t->step[0] + plane % p->geom->c * t->step[1] +
-                    y * t->step[2] + x * t->step[3];
-    T *row = work->row, *divisor = work->divisor;
-    PC_LOCAL(divisors)(work, p, y, columns);
-    for (int64_t q = 0; q < columns; q++) {
-        row[q] = from[q * t->step[3]] / divisor[q];
-    }
-}
-
-/* One row of the input gradient out of the slab; -1 is a place that no window reaches. */
-static void PC_LOCAL(read_back)(void *out, int64_t at, const pc_pool_work *work, int64_t from, int64_t columns)
-{
-    T *to = (T *)out + at;
-    const T *slab = (const T *)work->slab + (from < 0 ? 0 : from);
-    for (int64_t i = 0; i < columns; i++) {
-        to[i] = from < 0 || work->start[i] < 0 ? 0 : slab[work->start[i]];
-    }
-}
-
-/* The gradient of a band that one window alone touches: work->row[0] inside the window, nothing around it. */
-static void PC_LOCAL(one_window)(void *out, const pc_pool_work *work, const pc_pool_geom *g, const pc_band *band,
-                                 int64_t plane, int64_t oy, int64_t ox)
-{
-    const T value = *(const T *)work->row;
-    const int64_t top = oy * g->sh - g->pt, left = ox * g->sw - g->pl;
-    for (int64_t y = band->y; y < band->y + band->rows; y++) {
-        T *row = (T *)out + (plane * g->ih + y) * g->iw;
-        const bool inside = y >= top && y - top < g->kh;
-        for (int64_t x = band->x; x < band->x + band->columns; x++) {
-            row[x] = inside && x >= left && x - left < g->kw ? value : 0;
-        }
-    }
-}
-
-/* grad_in[index] += grad_out over one plane; false when an index lies outside it. */
-static bool PC_LOCAL(scatter)(const pc_pool_pass_args *p, int64_t plane)
+/* The gradient of a plane with a single output: its share inside the window, nothing around it. */
+static void PC_LOCAL(global_gradients)(const pc_pool_pass_args *p, int64_t first, int64_t last)
 {
     const pc_pool_geom *g = p->geom;
-    const int64_t size = g->ih * g->iw;
-    const pc_tensor *grad = p->grad_out, *index = p->indices_in;
-    T *to = (T *)p->out + plane * size;
-    memset(to, 0, (size_t)size * sizeof(T));
-    for (int64_t y = 0; y < g->oh; y++) {
-        const T *row =
-            (const T *)grad->data + plane / g->c * grad->step[0] + plane % g->c * grad->step[1] + y * grad->step[2];
-        const int64_t *where = (const int64_t *)index->data + plane / g->c * index->step[0] +
-                               plane % g->c * index->step[1] + y * index->step[2];
-        for (int64_t x = 0; x < g->ow; x++) {
-            const int64_t i = where[x * index->step[3]];
-            if (i < -1 || i >= size) {
-                return false;
+    const int64_t *step = p->in->step;
+    const int64_t bottom = g->kh - g->pt, right = pc_min(g->iw, g->kw - g->pl);
+    T rows, columns;
+    PC_LOCAL(count_cells)(p, &rows, &p->y, 0, 1, 1);
+    PC_LOCAL(count_cells)(p, &columns, &p->x, 0, 1, 1);
+    T *to = (T *)p->out + first * g->ih * g->iw;
+    for (int64_t plane = first; plane < last && !pc_poll(p->call); plane++) {
+        const T share = ((const T *)p->in->data)[plane / g->c * step[0] + plane % g->c * step[1]] / (rows * columns);
+        if (bottom >= g->ih && right == g->iw) {
+            for (int64_t i = 0; i < g->ih * g->iw; i++) {
+                *to++ = share;
             }
-            if (i >= 0) {
-                to[i] += row[x * grad->step[3]];
+            continue;
+        }
+        for (int64_t y = 0; y < g->ih; y++, to += g->iw) {
+            for (int64_t x = 0; x < g->iw; x++) {
+                to[x] = y < bottom && x < right ? share : 0;
             }
         }
     }
+}
+
+/* ---- backward of max pooling ---- */
+
+/* grad_in[index] += grad_out over the planes first .. last-1; false when an index lies outside its plane. Elements 0 ..
+ * zeroed-1 of these planes have a value so far: an index beyond makes that more, a stretch at a time, so that the
+ * stretch is in L1 when it is added to. */
+PC_INLINE bool PC_LOCAL(scatter)(const pc_pool_pass_args *p, int64_t first, int64_t last, const int64_t grad_step,
+                                 const int64_t index_step)
+{
+    const pc_pool_geom *g = p->geom;
+    const int64_t *grad = p->in->step, *index = p->indices_in->step;
+    const bool gaps = grad[2] != g->ow * grad_step || index[2] != g->ow * index_step;
+    const int64_t height = gaps ? g->oh : 1, width = gaps ? g->ow : g->oh * g->ow;
+    const int64_t size = g->ih * g->iw, all = (last - first) * size;
+    T *to = (T *)p->out + first * size;
+    int64_t zeroed = 0, work = 0;
+    for (int64_t plane = first; plane < last; plane++, to += size, zeroed -= size) {
+        for (int64_t y = 0; y < height; y++) {
+            const int64_t n = plane / g->c, c = plane % g->c;
+            const T *row = (const T *)p->in->data + n * grad[0] + c * grad[1] + y * grad[2];
+            const int64_t *where = (const int64_t *)p->indices_in->data + n * index[0] + c * index[1] + y * index[2];
+            int64_t inside = pc_max(0, pc_min(size, zeroed));
+            for (int64_t x = 0; x < width; x++) {
+                const int64_t i = where[x * index_step];
+                if ((uint64_t)i >= (uint64_t)inside) {
+                    if (i == -1) {
+                        continue;
+                    }
+                    if (i < 0 || i >= size) {
+                        return false;
+                    }
+                    const int64_t rest = all - (plane - first) * size;
+                    const int64_t more = pc_min(rest, pc_max(i + 1, zeroed + STRETCH));
+                    memset(to + zeroed, 0, (size_t)(more - zeroed) * sizeof(T));
+                    zeroed = more;
+                    inside = pc_min(size, zeroed);
+                }
+                to[i] += row[x * grad_step];
+            }
+        }
+        work += size;
+        if (work >= PIECE) {
+            work = 0;
+            if (pc_poll(p->call)) {
+                return true;
+            }
+        }
+    }
+    memset(to + zeroed, 0, (size_t)-zeroed * sizeof(T));
     return true;
+}
+
+/* How many planes from `first` on max_pool_backward_pairs could do. */
+static int64_t PC_LOCAL(pairs)(const pc_pool_pass_args *p, int64_t first, int64_t last)
+{
+    const pc_pool_geom *g = p->geom;
+    const pc_kernels *kernels = pc_kernels_for(p->call->dtype);
+    const int64_t *grad = p->in->step, *index = p->indices_in->step, size = g->ih * g->iw;
+    if (g->ih / 2 != g->oh || g->iw / 2 != g->ow || g->ow < kernels->lanes || grad[3] != 1 || index[3] != 1 ||
+        size > INT32_MAX) {
+        return 0;
+    }
+    bool strange = false;
+    int64_t plane = first, work = 0;
+    for (; plane < last; plane++) {
+        const int64_t n = plane / g->c, c = plane % g->c;
+        T *to = (T *)p->out + plane * size;
+        const pc_pairs_args a = {.grad_in = to,
+                                 .grad_out = (const T *)p->in->data + n * grad[0] + c * grad[1],
+                                 .indices = (const int64_t *)p->indices_in->data + n * index[0] + c * index[1],
+                                 .grad_row = grad[2],
+                                 .index_row = index[2],
+                                 .rows = g->oh,
+                                 .columns = g->ow,
+                                 .width = g->iw,
+                                 .strange = &strange};
+        kernels->max_pool_backward_pairs(&a);
+        if (strange) {
+            break;
+        }
+        memset(to + 2 * g->oh * g->iw, 0, (size_t)(g->ih % 2 * g->iw) * sizeof(T));
+        work += size;
+        if (work >= PIECE) {
+            work = 0;
+            if (pc_poll(p->call)) {
+                return last - first;
+            }
+        }
+    }
+    return plane - first;
+}
+
+static bool PC_LOCAL(scatter_planes)(const pc_pool_pass_args *p, int64_t first, int64_t last)
+{
+    const int64_t grad = p->in->step[3], index = p->indices_in->step[3];
+    first += PC_LOCAL(pairs)(p, first, last);
+    return grad == 1 && index == 1 ? PC_LOCAL(scatter)(p, first, last, 1, 1)
+                                   : PC_LOCAL(scatter)(p, first, last, grad, index);
 }

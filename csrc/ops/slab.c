@@ -149,19 +149,6 @@ static int64_t phase_start(const pc_span *span, const pc_axis *axis, int64_t pha
     return (span->first + span->low) * axis->stride + r;
 }
 
-bool pc_span_find(const pc_span *span, const pc_axis *axis, int64_t i, int64_t *phase, int64_t *element)
-{
-    for (int64_t m = 0; m < span->phases; m++) {
-        int64_t distance = i - phase_start(span, axis, m);
-        if (modulo(distance, axis->stride) == 0) {
-            *phase = m;
-            *element = pc_floor_div(distance, axis->stride);
-            return *element >= 0 && *element < span->extent;
-        }
-    }
-    return false;
-}
-
 int64_t pc_band_end(const pc_axis *axis, int64_t first, int64_t most, bool exact)
 {
     int64_t end = pc_min(first + most, axis->count);

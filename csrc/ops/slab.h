@@ -68,9 +68,6 @@ int64_t pc_slab_most(int64_t most_y, int64_t most_x, int64_t samples, pc_dtype d
 void pc_slab_rows(const pc_slab *slab, const pc_axis *axis, int64_t *offsets);
 void pc_slab_columns(const pc_slab *slab, const pc_axis *axis, int64_t *offsets);
 
-/* Where source position `i` lies along the axis: its phase and element, or false when the slab does not hold it. */
-bool pc_span_find(const pc_span *span, const pc_axis *axis, int64_t i, int64_t *phase, int64_t *element);
-
 /* The first output of the next band: at most `most` further than `first`, and (when `exact`) no tap enters or leaves
  * the source in between, so that a tap is wholly inside or wholly outside. */
 int64_t pc_band_end(const pc_axis *axis, int64_t first, int64_t most, bool exact);

@@ -110,15 +110,15 @@ bool pc_pool_plan_indices(pc_pool_plan *plan, const char *who, const int64_t in_
 
 /* ---- from array to array ---- */
 
-static bool begin(pc_state *state, const pc_pool_plan *plan, pc_pool_pass pass, const char *who, pc_dtype dtype,
-                  pc_run *run)
+static bool begin(pc_state *state, const pc_pool_plan *plan, pc_pool_pass pass, const pc_tensor *in, const char *who,
+                  pc_dtype dtype, pc_run *run)
 {
     int threads = pc_threads(state);
     if (threads < 0) {
         return false;
     }
     pc_error error;
-    pc_status status = pc_pool_begin(&plan->geom, pass, dtype, threads, &run->call, &error);
+    pc_status status = pc_pool_begin(&plan->geom, pass, in, dtype, threads, &run->call, &error);
     if (status != PC_OK) {
         return pc_raise(who, status, &error);
     }
@@ -134,7 +134,7 @@ PyObject *pc_max_pool_run_forward(pc_state *state, const pc_pool_plan *plan, con
     pc_run run;
     pc_tensor in;
     bool good = output && (places || !indices) && pc_input_read(input, dtype, who, &in) &&
-                begin(state, plan, PC_MAX_FORWARD, who, dtype, &run);
+                begin(state, plan, places ? PC_MAX_INDICES : PC_MAX_FORWARD, &in, who, dtype, &run);
     if (good) {
         pc_max_pool_forward(&plan->geom, pc_array_data(output), places ? pc_array_data(places) : NULL, &in, &run.call);
         good = pc_run_finish(&run);
@@ -155,7 +155,8 @@ PyObject *pc_avg_pool_run_forward(pc_state *state, const pc_pool_plan *plan, con
     PyObject *output = pc_array_new(plan->rank, plan->out_shape, dtype, who, "the output");
     pc_run run;
     pc_tensor in;
-    bool good = output && pc_input_read(input, dtype, who, &in) && begin(state, plan, PC_AVG_FORWARD, who, dtype, &run);
+    bool good =
+        output && pc_input_read(input, dtype, who, &in) && begin(state, plan, PC_AVG_FORWARD, &in, who, dtype, &run);
     if (good) {
         pc_avg_pool_forward(&plan->geom, pc_array_data(output), &in, config->count_include_pad, config->divisor,
                             &run.call);
@@ -174,7 +175,8 @@ PyObject *pc_max_pool_run_backward(pc_state *state, const pc_pool_plan *plan, co
     pc_run run;
     pc_tensor grad, places;
     bool good = gradient && pc_input_read(grad_output, dtype, who, &grad) &&
-                pc_input_read_indices(indices, who, &places) && begin(state, plan, PC_MAX_BACKWARD, who, dtype, &run);
+                pc_input_read_indices(indices, who, &places) &&
+                begin(state, plan, PC_MAX_BACKWARD, &grad, who, dtype, &run);
     if (good) {
         bool in_range = pc_max_pool_backward(&plan->geom, pc_array_data(gradient), &grad, &places, &run.call);
         good = pc_run_finish(&run);
@@ -197,7 +199,7 @@ PyObject *pc_avg_pool_run_backward(pc_state *state, const pc_pool_plan *plan, co
     pc_run run;
     pc_tensor grad;
     bool good = gradient && pc_input_read(grad_output, dtype, who, &grad) &&
-                begin(state, plan, PC_AVG_BACKWARD, who, dtype, &run);
+                begin(state, plan, PC_AVG_BACKWARD, &grad, who, dtype, &run);
     if (good) {
         pc_avg_pool_backward(&plan->geom, pc_array_data(gradient), &grad, config->count_include_pad, config->divisor,
                              &run.call);

@@ -61,6 +61,51 @@ PC_INLINE vi32_t vi32_select(vm32_t mask, vi32_t a, vi32_t b)
 {
     return _mm256_blendv_epi8(b, a, _mm256_castps_si256(mask));
 }
+PC_INLINE int vf32_any(vm32_t a) { return _mm256_movemask_ps(a) != 0; }
+PC_INLINE vf32_t vf32_max_number(vf32_t best, vf32_t x) { return _mm256_max_ps(x, best); }
+PC_INLINE vf32_t vf32_max(vf32_t best, vf32_t x)
+{
+    return _mm256_blendv_ps(_mm256_max_ps(x, best), x, vf32_isnan(x)); /* maxps: `best` if equal or either is NaN */
+}
+PC_INLINE vf32_t vf32_load_or(const float *p, int64_t count, vf32_t fill)
+{
+    vi32_t mask = vf32_first(count);
+    return _mm256_blendv_ps(fill, _mm256_maskload_ps(p, mask), _mm256_castsi256_ps(mask));
+}
+PC_INLINE vf32_t vf32_evens(vf32_t a, vf32_t b) { return _mm256_shuffle_ps(a, b, 0x88); }
+PC_INLINE vf32_t vf32_odds(vf32_t a, vf32_t b) { return _mm256_shuffle_ps(a, b, 0xdd); }
+PC_INLINE vi32_t vi32_in_order(vi32_t a) { return _mm256_permute4x64_epi64(a, 0xd8); }
+PC_INLINE vf32_t vf32_in_order(vf32_t a) { return _mm256_castsi256_ps(vi32_in_order(_mm256_castps_si256(a))); }
+PC_INLINE vf32_t vf32_load_step(const float *p, int64_t step)
+{
+    return _mm256_setr_ps(p[0], p[step], p[2 * step], p[3 * step], p[4 * step], p[5 * step], p[6 * step], p[7 * step]);
+}
+PC_INLINE void vf32_store_pairs(float *p, vf32_t a, vf32_t b)
+{
+    vf32_t low = _mm256_unpacklo_ps(a, b), high = _mm256_unpackhi_ps(a, b);
+    _mm256_storeu_ps(p, _mm256_permute2f128_ps(low, high, 0x20));
+    _mm256_storeu_ps(p + 8, _mm256_permute2f128_ps(low, high, 0x31));
+}
+PC_INLINE vi32_t vi32_add(vi32_t a, vi32_t b) { return _mm256_add_epi32(a, b); }
+PC_INLINE vi32_t vi32_max(vi32_t a, vi32_t b) { return _mm256_max_epi32(a, b); }
+PC_INLINE void vi32_store_wide(int64_t *p, vi32_t a, int64_t base)
+{
+    __m256i add = _mm256_set1_epi64x(base);
+    __m256i low = _mm256_cvtepi32_epi64(_mm256_castsi256_si128(a));
+    __m256i high = _mm256_cvtepi32_epi64(_mm256_extracti128_si256(a, 1));
+    _mm256_storeu_si256((__m256i *)p, _mm256_add_epi64(low, add));
+    _mm256_storeu_si256((__m256i *)(p + 4), _mm256_add_epi64(high, add));
+}
+PC_INLINE int vf32_all(vm32_t a) { return _mm256_movemask_ps(a) == 0xff; }
+PC_INLINE vm32_t vf32_mask_and(vm32_t a, vm32_t b) { return _mm256_and_ps(a, b); }
+PC_INLINE vm32_t vi32_eq(vi32_t a, vi32_t b) { return _mm256_castsi256_ps(_mm256_cmpeq_epi32(a, b)); }
+PC_INLINE vi32_t vi32_load_narrow(const int64_t *p, vm32_t *fit)
+{
+    __m256 low = _mm256_loadu_ps((const float *)p), high = _mm256_loadu_ps((const float *)(p + 4));
+    *fit = vi32_eq(_mm256_castps_si256(_mm256_shuffle_ps(low, high, 0xdd)), _mm256_setzero_si256());
+    *fit = _mm256_castsi256_ps(vi32_in_order(_mm256_castps_si256(*fit)));
+    return vi32_in_order(_mm256_castps_si256(_mm256_shuffle_ps(low, high, 0x88)));
+}
 
 /* Pairs of lanes within a half, then fours, then the halves. */
 PC_INLINE void vf32_transpose(vf32_t x[VF32_LANES])
@@ -116,6 +161,43 @@ PC_INLINE vi64_t vi64_set1(int64_t a) { return _mm256_set1_epi64x(a); }
 PC_INLINE vi64_t vi64_select(vm64_t mask, vi64_t a, vi64_t b)
 {
     return _mm256_blendv_epi8(b, a, _mm256_castpd_si256(mask));
+}
+PC_INLINE int vf64_any(vm64_t a) { return _mm256_movemask_pd(a) != 0; }
+PC_INLINE vf64_t vf64_max_number(vf64_t best, vf64_t x) { return _mm256_max_pd(x, best); }
+PC_INLINE vf64_t vf64_max(vf64_t best, vf64_t x) { return _mm256_blendv_pd(_mm256_max_pd(x, best), x, vf64_isnan(x)); }
+PC_INLINE vf64_t vf64_load_or(const double *p, int64_t count, vf64_t fill)
+{
+    vi64_t mask = vf64_first(count);
+    return _mm256_blendv_pd(fill, _mm256_maskload_pd(p, mask), _mm256_castsi256_pd(mask));
+}
+PC_INLINE vf64_t vf64_evens(vf64_t a, vf64_t b) { return _mm256_unpacklo_pd(a, b); }
+PC_INLINE vf64_t vf64_odds(vf64_t a, vf64_t b) { return _mm256_unpackhi_pd(a, b); }
+PC_INLINE vi64_t vi64_in_order(vi64_t a) { return _mm256_permute4x64_epi64(a, 0xd8); }
+PC_INLINE vf64_t vf64_in_order(vf64_t a) { return _mm256_permute4x64_pd(a, 0xd8); }
+PC_INLINE vf64_t vf64_load_step(const double *p, int64_t step)
+{
+    return _mm256_setr_pd(p[0], p[step], p[2 * step], p[3 * step]);
+}
+PC_INLINE void vf64_store_pairs(double *p, vf64_t a, vf64_t b)
+{
+    vf64_t low = _mm256_unpacklo_pd(a, b), high = _mm256_unpackhi_pd(a, b);
+    _mm256_storeu_pd(p, _mm256_permute2f128_pd(low, high, 0x20));
+    _mm256_storeu_pd(p + 4, _mm256_permute2f128_pd(low, high, 0x31));
+}
+PC_INLINE vi64_t vi64_add(vi64_t a, vi64_t b) { return _mm256_add_epi64(a, b); }
+PC_INLINE vi64_t vi64_max(vi64_t a, vi64_t b) { return _mm256_blendv_epi8(b, a, _mm256_cmpgt_epi64(a, b)); }
+PC_INLINE void vi64_store_wide(int64_t *p, vi64_t a, int64_t base)
+{
+    _mm256_storeu_si256((__m256i *)p, _mm256_add_epi64(a, _mm256_set1_epi64x(base)));
+}
+PC_INLINE int vf64_all(vm64_t a) { return _mm256_movemask_pd(a) == 0xf; }
+PC_INLINE vm64_t vf64_mask_and(vm64_t a, vm64_t b) { return _mm256_and_pd(a, b); }
+PC_INLINE vm64_t vi64_eq(vi64_t a, vi64_t b) { return _mm256_castsi256_pd(_mm256_cmpeq_epi64(a, b)); }
+PC_INLINE vi64_t vi64_load_narrow(const int64_t *p, vm64_t *fit)
+{
+    vi64_t a = vi64_load(p);
+    *fit = vi64_eq(a, a);
+    return a;
 }
 
 PC_INLINE void vf64_transpose(vf64_t x[VF64_LANES])

@@ -13,6 +13,18 @@
  *   even(a, b), odd(a, b)          every second lane of a, then of b
  *   zip_low, zip_high(a, b)        a0 b0 a1 b1 ...: the first half of them, the second half
  *   v_pin(a)                       a is computed here: the compiler does not move it elsewhere
+ *   max_number(best, x)            x where it is larger, else best
+ *   any(mask), all(mask)           does it hold in some lane, in all; mask_and
+ *   max(best, x)                   x where it is larger or NaN, else best: the last NaN, or the first of the largest
+ *   load_or(p, count, fill)        the first `count` lanes from memory, the rest from `fill`; 0 <= count <= lanes
+ *   evens(a, b), odds(a, b)        every second one of the 2*lanes elements of a, then b. In an order of the ISA's own,
+ *                                  lane by lane the same in both; in_order(x) puts them back, once, at the end
+ *   load_step(p, step)             p[0], p[step], p[2*step], ...: whole vectors of any step, one element at a time
+ *   store_pairs(p, a, b)           a[0], b[0], a[1], b[1], ...: two vectors
+ *   vi add, max, eq                as it says; eq is a mask
+ *   store_wide(p, a, base)         p[i] = base + a[i] as int64
+ *   load_narrow(p, &fit)           int64 to vi's width (lanes that do not fit hold anything), and where 0 <= p[i] < 2^32
+ *                                  (vi64: everywhere)
  * and the sizes: VF<b>_LANES, the tile PC_TILE_ROWS x PC_TILE_VECTORS.
  *
  * 8 x 3: 24 accumulators, 3 loads and a broadcast fill 28 of the 32 registers. */
@@ -75,6 +87,59 @@ PC_INLINE vi32_t vi32_load(const int32_t *p) { return _mm512_loadu_si512(p); }
 PC_INLINE void vi32_store(int32_t *p, vi32_t a) { _mm512_storeu_si512(p, a); }
 PC_INLINE vi32_t vi32_set1(int32_t a) { return _mm512_set1_epi32(a); }
 PC_INLINE vi32_t vi32_select(vm32_t mask, vi32_t a, vi32_t b) { return _mm512_mask_blend_epi32(mask, b, a); }
+PC_INLINE int vf32_any(vm32_t a) { return a != 0; }
+PC_INLINE vf32_t vf32_max_number(vf32_t best, vf32_t x) { return _mm512_max_ps(x, best); }
+PC_INLINE vf32_t vf32_max(vf32_t best, vf32_t x)
+{
+    return _mm512_mask_mov_ps(_mm512_max_ps(x, best), vf32_isnan(x), x); /* max: `best` if equal or either is NaN */
+}
+PC_INLINE vf32_t vf32_load_or(const float *p, int64_t count, vf32_t fill)
+{
+    return _mm512_mask_loadu_ps(fill, vf32_first(count), p);
+}
+PC_INLINE vf32_t vf32_evens(vf32_t a, vf32_t b)
+{
+    return _mm512_permutex2var_ps(a, _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30), b);
+}
+PC_INLINE vf32_t vf32_odds(vf32_t a, vf32_t b)
+{
+    return _mm512_permutex2var_ps(a, _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31), b);
+}
+PC_INLINE vi32_t vi32_in_order(vi32_t a) { return a; }
+PC_INLINE vf32_t vf32_in_order(vf32_t a) { return a; }
+PC_INLINE vf32_t vf32_load_step(const float *p, int64_t step)
+{
+    return _mm512_setr_ps(p[0], p[step], p[2 * step], p[3 * step], p[4 * step], p[5 * step], p[6 * step], p[7 * step],
+                          p[8 * step], p[9 * step], p[10 * step], p[11 * step], p[12 * step], p[13 * step],
+                          p[14 * step], p[15 * step]);
+}
+PC_INLINE void vf32_store_pairs(float *p, vf32_t a, vf32_t b)
+{
+    const __m512i low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    const __m512i high = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+    _mm512_storeu_ps(p, _mm512_permutex2var_ps(a, low, b));
+    _mm512_storeu_ps(p + 16, _mm512_permutex2var_ps(a, high, b));
+}
+PC_INLINE vi32_t vi32_add(vi32_t a, vi32_t b) { return _mm512_add_epi32(a, b); }
+PC_INLINE vi32_t vi32_max(vi32_t a, vi32_t b) { return _mm512_max_epi32(a, b); }
+PC_INLINE void vi32_store_wide(int64_t *p, vi32_t a, int64_t base)
+{
+    const __m512i add = _mm512_set1_epi64(base);
+    __m512i low = _mm512_cvtepi32_epi64(_mm512_castsi512_si256(a));
+    __m512i high = _mm512_cvtepi32_epi64(_mm512_extracti64x4_epi64(a, 1));
+    _mm512_storeu_si512(p, _mm512_add_epi64(low, add));
+    _mm512_storeu_si512(p + 8, _mm512_add_epi64(high, add));
+}
+PC_INLINE int vf32_all(vm32_t a) { return a == (vm32_t)-1; }
+PC_INLINE vm32_t vf32_mask_and(vm32_t a, vm32_t b) { return (vm32_t)(a & b); }
+PC_INLINE vm32_t vi32_eq(vi32_t a, vi32_t b) { return _mm512_cmpeq_epi32_mask(a, b); }
+PC_INLINE vi32_t vi32_load_narrow(const int64_t *p, vm32_t *fit)
+{
+    __m512i low = _mm512_loadu_si512(p), high = _mm512_loadu_si512(p + 8);
+    const __m512i limit = _mm512_set1_epi64(0xffffffff);
+    *fit = (vm32_t)(_mm512_cmple_epu64_mask(low, limit) | _mm512_cmple_epu64_mask(high, limit) << 8);
+    return _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi64_epi32(low)), _mm512_cvtepi64_epi32(high), 1);
+}
 
 /* Pairs of lanes within a quarter, then fours, then the quarters. */
 PC_INLINE void vf32_transpose(vf32_t x[VF32_LANES])
@@ -139,6 +204,52 @@ PC_INLINE vi64_t vi64_load(const int64_t *p) { return _mm512_loadu_si512(p); }
 PC_INLINE void vi64_store(int64_t *p, vi64_t a) { _mm512_storeu_si512(p, a); }
 PC_INLINE vi64_t vi64_set1(int64_t a) { return _mm512_set1_epi64(a); }
 PC_INLINE vi64_t vi64_select(vm64_t mask, vi64_t a, vi64_t b) { return _mm512_mask_blend_epi64(mask, b, a); }
+PC_INLINE int vf64_any(vm64_t a) { return a != 0; }
+PC_INLINE vf64_t vf64_max_number(vf64_t best, vf64_t x) { return _mm512_max_pd(x, best); }
+PC_INLINE vf64_t vf64_max(vf64_t best, vf64_t x)
+{
+    return _mm512_mask_mov_pd(_mm512_max_pd(x, best), vf64_isnan(x), x); /* max: `best` if equal or either is NaN */
+}
+PC_INLINE vf64_t vf64_load_or(const double *p, int64_t count, vf64_t fill)
+{
+    return _mm512_mask_loadu_pd(fill, vf64_first(count), p);
+}
+PC_INLINE vf64_t vf64_evens(vf64_t a, vf64_t b)
+{
+    return _mm512_permutex2var_pd(a, _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14), b);
+}
+PC_INLINE vf64_t vf64_odds(vf64_t a, vf64_t b)
+{
+    return _mm512_permutex2var_pd(a, _mm512_setr_epi64(1, 3, 5, 7, 9, 11, 13, 15), b);
+}
+PC_INLINE vi64_t vi64_in_order(vi64_t a) { return a; }
+PC_INLINE vf64_t vf64_in_order(vf64_t a) { return a; }
+PC_INLINE vf64_t vf64_load_step(const double *p, int64_t step)
+{
+    return _mm512_setr_pd(p[0], p[step], p[2 * step], p[3 * step], p[4 * step], p[5 * step], p[6 * step], p[7 * step]);
+}
+PC_INLINE void vf64_store_pairs(double *p, vf64_t a, vf64_t b)
+{
+    const __m512i low = _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11);
+    const __m512i high = _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15);
+    _mm512_storeu_pd(p, _mm512_permutex2var_pd(a, low, b));
+    _mm512_storeu_pd(p + 8, _mm512_permutex2var_pd(a, high, b));
+}
+PC_INLINE vi64_t vi64_add(vi64_t a, vi64_t b) { return _mm512_add_epi64(a, b); }
+PC_INLINE vi64_t vi64_max(vi64_t a, vi64_t b) { return _mm512_max_epi64(a, b); }
+PC_INLINE void vi64_store_wide(int64_t *p, vi64_t a, int64_t base)
+{
+    _mm512_storeu_si512(p, _mm512_add_epi64(a, _mm512_set1_epi64(base)));
+}
+PC_INLINE int vf64_all(vm64_t a) { return a == (vm64_t)-1; }
+PC_INLINE vm64_t vf64_mask_and(vm64_t a, vm64_t b) { return (vm64_t)(a & b); }
+PC_INLINE vm64_t vi64_eq(vi64_t a, vi64_t b) { return _mm512_cmpeq_epi64_mask(a, b); }
+PC_INLINE vi64_t vi64_load_narrow(const int64_t *p, vm64_t *fit)
+{
+    vi64_t a = vi64_load(p);
+    *fit = vi64_eq(a, a);
+    return a;
+}
 
 PC_INLINE void vf64_transpose(vf64_t x[VF64_LANES])
 {

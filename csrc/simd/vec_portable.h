@@ -99,6 +99,46 @@ PC_INLINE void vf32_transpose(vf32_t x[VF32_LANES])
         }
     }
 }
+PC_INLINE int vf32_any(vm32_t a) { return (a[0] | a[1] | a[2] | a[3]) != 0; }
+PC_INLINE vf32_t vf32_max_number(vf32_t best, vf32_t x) { return vf32_select(x > best, x, best); }
+PC_INLINE vf32_t vf32_max(vf32_t best, vf32_t x) { return vf32_select((x > best) | (x != x), x, best); }
+PC_INLINE vf32_t vf32_load_or(const float *p, int64_t count, vf32_t fill)
+{
+    for (int64_t i = 0; i < count; i++) {
+        fill[i] = p[i];
+    }
+    return fill;
+}
+PC_INLINE vf32_t vf32_evens(vf32_t a, vf32_t b) { return (vf32_t){a[0], a[2], b[0], b[2]}; }
+PC_INLINE vf32_t vf32_odds(vf32_t a, vf32_t b) { return (vf32_t){a[1], a[3], b[1], b[3]}; }
+PC_INLINE vi32_t vi32_in_order(vi32_t a) { return a; }
+PC_INLINE vf32_t vf32_in_order(vf32_t a) { return a; }
+PC_INLINE vf32_t vf32_load_step(const float *p, int64_t step)
+{
+    return (vf32_t){p[0], p[step], p[2 * step], p[3 * step]};
+}
+PC_INLINE void vf32_store_pairs(float *p, vf32_t a, vf32_t b)
+{
+    vf32_store(p, (vf32_t){a[0], b[0], a[1], b[1]});
+    vf32_store(p + 4, (vf32_t){a[2], b[2], a[3], b[3]});
+}
+PC_INLINE vi32_t vi32_add(vi32_t a, vi32_t b) { return a + b; }
+PC_INLINE vi32_t vi32_max(vi32_t a, vi32_t b) { return vi32_select(a > b, a, b); }
+PC_INLINE void vi32_store_wide(int64_t *p, vi32_t a, int64_t base)
+{
+    for (int i = 0; i < VF32_LANES; i++) {
+        p[i] = base + a[i];
+    }
+}
+PC_INLINE int vf32_all(vm32_t a) { return (a[0] & a[1] & a[2] & a[3]) != 0; }
+PC_INLINE vm32_t vf32_mask_and(vm32_t a, vm32_t b) { return a & b; }
+PC_INLINE vm32_t vi32_eq(vi32_t a, vi32_t b) { return a == b; }
+PC_INLINE vi32_t vi32_load_narrow(const int64_t *p, vm32_t *fit)
+{
+    vi32_t a = {(int32_t)p[0], (int32_t)p[1], (int32_t)p[2], (int32_t)p[3]};
+    *fit = (vm32_t){(int32_t)(p[0] >> 32), (int32_t)(p[1] >> 32), (int32_t)(p[2] >> 32), (int32_t)(p[3] >> 32)} == 0;
+    return a;
+}
 
 PC_INLINE vf64_t vf64_load(const double *p)
 {
@@ -169,6 +209,43 @@ PC_INLINE void vf64_transpose(vf64_t x[VF64_LANES])
             x[j][i] = a;
         }
     }
+}
+PC_INLINE int vf64_any(vm64_t a) { return (a[0] | a[1]) != 0; }
+PC_INLINE vf64_t vf64_max_number(vf64_t best, vf64_t x) { return vf64_select(x > best, x, best); }
+PC_INLINE vf64_t vf64_max(vf64_t best, vf64_t x) { return vf64_select((x > best) | (x != x), x, best); }
+PC_INLINE vf64_t vf64_load_or(const double *p, int64_t count, vf64_t fill)
+{
+    for (int64_t i = 0; i < count; i++) {
+        fill[i] = p[i];
+    }
+    return fill;
+}
+PC_INLINE vf64_t vf64_evens(vf64_t a, vf64_t b) { return (vf64_t){a[0], b[0]}; }
+PC_INLINE vf64_t vf64_odds(vf64_t a, vf64_t b) { return (vf64_t){a[1], b[1]}; }
+PC_INLINE vi64_t vi64_in_order(vi64_t a) { return a; }
+PC_INLINE vf64_t vf64_in_order(vf64_t a) { return a; }
+PC_INLINE vf64_t vf64_load_step(const double *p, int64_t step) { return (vf64_t){p[0], p[step]}; }
+PC_INLINE void vf64_store_pairs(double *p, vf64_t a, vf64_t b)
+{
+    vf64_store(p, (vf64_t){a[0], b[0]});
+    vf64_store(p + 2, (vf64_t){a[1], b[1]});
+}
+PC_INLINE vi64_t vi64_add(vi64_t a, vi64_t b) { return a + b; }
+PC_INLINE vi64_t vi64_max(vi64_t a, vi64_t b) { return vi64_select(a > b, a, b); }
+PC_INLINE void vi64_store_wide(int64_t *p, vi64_t a, int64_t base)
+{
+    for (int i = 0; i < VF64_LANES; i++) {
+        p[i] = base + a[i];
+    }
+}
+PC_INLINE int vf64_all(vm64_t a) { return (a[0] & a[1]) != 0; }
+PC_INLINE vm64_t vf64_mask_and(vm64_t a, vm64_t b) { return a & b; }
+PC_INLINE vm64_t vi64_eq(vi64_t a, vi64_t b) { return a == b; }
+PC_INLINE vi64_t vi64_load_narrow(const int64_t *p, vm64_t *fit)
+{
+    vi64_t a = vi64_load(p);
+    *fit = vi64_eq(a, a);
+    return a;
 }
 
 #endif

@@ -28,6 +28,23 @@
 #undef vi_store
 #undef vi_set1
 #undef vi_select
+#undef v_any
+#undef v_all
+#undef v_mask_and
+#undef vi_eq
+#undef vi_load_narrow
+#undef v_max_number
+#undef v_max
+#undef v_load_or
+#undef v_evens
+#undef v_odds
+#undef v_in_order
+#undef v_load_step
+#undef v_store_pairs
+#undef vi_in_order
+#undef vi_add
+#undef vi_max
+#undef vi_store_wide
 
 #define T float
 #define T_INT int32_t
@@ -58,3 +75,20 @@
 #define vi_store vi32_store
 #define vi_set1 vi32_set1
 #define vi_select vi32_select
+#define v_any vf32_any
+#define v_max_number vf32_max_number
+#define v_max vf32_max
+#define v_load_or vf32_load_or
+#define v_evens vf32_evens
+#define v_odds vf32_odds
+#define v_in_order vf32_in_order
+#define v_load_step vf32_load_step
+#define v_store_pairs vf32_store_pairs
+#define vi_in_order vi32_in_order
+#define vi_add vi32_add
+#define vi_max vi32_max
+#define vi_store_wide vi32_store_wide
+#define v_all vf32_all
+#define v_mask_and vf32_mask_and
+#define vi_eq vi32_eq
+#define vi_load_narrow vi32_load_narrow

@@ -28,6 +28,23 @@
 #undef vi_store
 #undef vi_set1
 #undef vi_select
+#undef v_any
+#undef v_all
+#undef v_mask_and
+#undef vi_eq
+#undef vi_load_narrow
+#undef v_max_number
+#undef v_max
+#undef v_load_or
+#undef v_evens
+#undef v_odds
+#undef v_in_order
+#undef v_load_step
+#undef v_store_pairs
+#undef vi_in_order
+#undef vi_add
+#undef vi_max
+#undef vi_store_wide
 
 #define T double
 #define T_INT int64_t
@@ -58,3 +75,20 @@
 #define vi_store vi64_store
 #define vi_set1 vi64_set1
 #define vi_select vi64_select
+#define v_any vf64_any
+#define v_max_number vf64_max_number
+#define v_max vf64_max
+#define v_load_or vf64_load_or
+#define v_evens vf64_evens
+#define v_odds vf64_odds
+#define v_in_order vf64_in_order
+#define v_load_step vf64_load_step
+#define v_store_pairs vf64_store_pairs
+#define vi_in_order vi64_in_order
+#define vi_add vi64_add
+#define vi_max vi64_max
+#define vi_store_wide vi64_store_wide
+#define v_all vf64_all
+#define v_mask_and vf64_mask_and
+#define vi_eq vi64_eq
+#define vi_load_narrow vi64_load_narrow

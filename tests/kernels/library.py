@@ -161,15 +161,52 @@ class PoolArgs(ctypes.Structure):
 
     _fields_ = (
         ("out", pointer),
+        ("indices", pointer),
         ("src", pointer),
-        ("taps", pointer),
-        ("divisor", pointer),
+        ("planes", i64),
+        ("src_plane", i64),
+        ("rows", i64),
         ("columns", i64),
-        ("row_count", i64),
-        ("col_count", i64),
-        ("row", pointer),
-        ("col", pointer),
-        ("tap_row", pointer),
+        ("out_row", i64),
+        ("src_rows", i64),
+        ("src_columns", i64),
+        ("src_row", i64),
+        ("kh", i64),
+        ("kw", i64),
+        ("sh", i64),
+        ("sw", i64),
+        ("dh", i64),
+        ("dw", i64),
+        ("top", i64),
+        ("left", i64),
+        ("cells", pointer),
+        ("row_cells", pointer),
+        ("start", pointer),
+        ("place", pointer),
+        ("base", i64),
+        ("base_row", i64),
+        ("row_number", i64),
+        ("column_number", i64),
+        ("work", pointer),
+    )
+
+
+POOL_ROWS = 8  # PC_POOL_ROWS
+
+
+class PairsArgs(ctypes.Structure):
+    """Mirror of pc_pairs_args."""
+
+    _fields_ = (
+        ("grad_in", pointer),
+        ("grad_out", pointer),
+        ("indices", pointer),
+        ("grad_row", i64),
+        ("index_row", i64),
+        ("rows", i64),
+        ("columns", i64),
+        ("width", i64),
+        ("strange", pointer),
     )
 
 

@@ -43,6 +43,12 @@ int64_t oracle_layout(const char *what)
     PLACE(pc_rows_args, width)
     PLACE(pc_rows_weight_args, offset)
     PLACE(pc_rows_copy_args, limit)
+    SIZE(pc_pairs_args)
+    PLACE(pc_pool_args, src_plane)
+    PLACE(pc_pool_args, left)
+    PLACE(pc_pool_args, work)
+    PLACE(pc_pairs_args, indices)
+    PLACE(pc_pairs_args, strange)
     SIZE(pc_kernels)
     PLACE(pc_chains_args, rounds)
     SIZE(pc_isa)
@@ -54,8 +60,6 @@ int64_t oracle_layout(const char *what)
     PLACE(pc_weight_args, row)
     PLACE(pc_transpose_args, rows)
     PLACE(pc_transpose_args, add)
-    PLACE(pc_pool_args, divisor)
-    PLACE(pc_pool_args, tap_row)
     PLACE(pc_isa, f64)
     return -1;
 }
@@ -301,47 +305,116 @@ void NAME(conv_rows_weight)(const pc_rows_weight_args *a, int fused)
     }
 }
 
-/* The contracts of the pools' rows. */
-void NAME(max_pool)(const pc_pool_args *a, int with_taps)
+T *NAME(pool_tap)(const pc_pool_args *a, int64_t plane, int64_t y, int64_t q, int64_t r, int64_t t)
 {
-    for (int64_t q = 0; q < a->columns; q++) {
+    const int64_t row = a->top + y * a->sh + r * a->dh, column = a->left + q * a->sw + t * a->dw;
+    const bool inside = row >= 0 && row < a->src_rows && column >= 0 && column < a->src_columns;
+    return inside ? (const T *)a->src + plane * a->src_plane + row * a->src_row + column : NULL;
+}
+
+void NAME(max_pool_forward)(const pc_pool_args *a)
+{
+    for (int64_t i = 0; i < a->planes * a->rows * a->columns; i++) {
+        const int64_t plane = i / a->columns / a->rows, y = i / a->columns % a->rows, q = i % a->columns;
         T best = (T)-INFINITY;
-        for (int64_t r = 0; r < a->row_count; r++) {
-            for (int64_t t = 0; t < a->col_count; t++) {
-                T x = ((const T *)a->src)[a->row[r] + a->col[t] + q];
-                if (isnan(x) || x > best) {
-                    best = x;
-                    if (with_taps) {
-                        ((T_INT *)a->taps)[q] = (T_INT)(a->tap_row[r] + t);
-                    }
+        for (int64_t t = 0; t < a->kw; t++) {
+            T of_column = (T)-INFINITY;
+            for (int64_t r = 0; r < a->kh; r++) {
+                const T *x = NAME(pool_tap)(a, plane, y, q, r, t);
+                if (x && (isnan(*x) || *x > of_column)) {
+                    of_column = *x;
+                }
+            }
+            if (isnan(of_column) || of_column > best) {
+                best = of_column;
+            }
+        }
+        ((T *)a->out)[(plane * a->rows + y) * a->out_row + q] = best;
+    }
+}
+
+void NAME(max_pool_forward_taps)(const pc_pool_args *a)
+{
+    for (int64_t i = 0; i < a->planes * a->rows * a->columns; i++) {
+        const int64_t plane = i / a->columns / a->rows, y = i / a->columns % a->rows, q = i % a->columns;
+        T best = (T)-INFINITY;
+        int64_t number = -1, low = 0;
+        for (int64_t r = 0; r < a->kh; r++) {
+            for (int64_t t = 0; t < a->kw; t++) {
+                const T *x = NAME(pool_tap)(a, plane, y, q, r, t);
+                if (x && (isnan(*x) || *x > best)) {
+                    best = *x;
+                    number = r * a->row_number + t * a->column_number;
                 }
             }
         }
-        ((T *)a->out)[q] = best;
+        while (low < a->kh && (a->top + y * a->sh + low * a->dh < 0 || a->top + y * a->sh + low * a->dh >= a->src_rows)) {
+            low++;
+        }
+        const int64_t first = ((const T_INT *)a->start)[q] + low * a->row_number, at = (plane * a->rows + y) * a->out_row;
+        ((T *)a->out)[at + q] = best;
+        a->indices[at + q] = low == a->kh ? -1
+                                          : a->base + y * a->base_row + ((const T_INT *)a->place)[q] +
+                                                (first > number ? first : number);
+    }
+}
+
+void NAME(avg_pool_planes)(const pc_pool_args *a)
+{
+    for (int64_t plane = 0; plane < a->planes; plane++) {
+        T sums[16] = {0};
+        for (int64_t k = 0; k < a->src_columns; k++) {
+            sums[k % 16] += ((const T *)a->src)[plane * a->src_plane + k];
+        }
+        for (int width = 8; width > 0; width /= 2) {
+            for (int i = 0; i < width; i++) {
+                sums[i] += sums[i + width];
+            }
+        }
+        ((T *)a->out)[plane] = sums[0] / (*(const T *)a->row_cells * *(const T *)a->cells);
+    }
+}
+
+void NAME(max_pool_backward_pairs)(const pc_pairs_args *a)
+{
+    for (int64_t i = 0; i < 2 * a->rows * a->width; i++) {
+        const int64_t y = i / a->width / 2, q = i % a->width / 2;
+        const bool wins = q < a->columns && a->indices[y * a->index_row + q] == i;
+        ((T *)a->grad_in)[i] = wins ? ((const T *)a->grad_out)[y * a->grad_row + q] : 0;
     }
 }
 
 void NAME(avg_pool_forward)(const pc_pool_args *a)
 {
-    for (int64_t q = 0; q < a->columns; q++) {
+    for (int64_t i = 0; i < a->planes * a->rows * a->columns; i++) {
+        const int64_t plane = i / a->columns / a->rows, y = i / a->columns % a->rows, q = i % a->columns;
         T sum = 0;
-        for (int64_t r = 0; r < a->row_count; r++) {
-            for (int64_t t = 0; t < a->col_count; t++) {
-                sum += ((const T *)a->src)[a->row[r] + a->col[t] + q];
+        for (int64_t r = 0; r < a->kh; r++) {
+            for (int64_t t = 0; t < a->kw; t++) {
+                const T *x = NAME(pool_tap)(a, plane, y, q, r, t);
+                sum += x ? *x : 0;
             }
         }
-        ((T *)a->out)[q] = sum / ((const T *)a->divisor)[q];
+        ((T *)a->out)[(plane * a->rows + y) * a->out_row + q] =
+            sum / (((const T *)a->row_cells)[y] * ((const T *)a->cells)[q]);
     }
 }
 
 void NAME(avg_pool_backward_input)(const pc_pool_args *a)
 {
-    for (int64_t r = 0; r < a->row_count; r++) {
-        for (int64_t t = 0; t < a->col_count; t++) {
-            for (int64_t q = 0; q < a->columns; q++) {
-                ((T *)a->src)[a->row[r] + a->col[t] + q] += ((const T *)a->out)[q];
+    for (int64_t i = 0; i < a->planes * a->rows * a->columns; i++) {
+        const int64_t plane = i / a->columns / a->rows, y = i / a->columns % a->rows, q = i % a->columns;
+        T sum = 0;
+        for (int64_t r = 0; r < a->src_rows; r++) {
+            for (int64_t t = 0; t < a->src_columns; t++) {
+                const int64_t row = a->top + y - r * a->sh, column = a->left + q - t * a->sw;
+                if (row >= 0 && row < a->kh && column >= 0 && column < a->kw) {
+                    sum += ((const T *)a->src)[plane * a->src_plane + r * a->src_row + t] /
+                           (((const T *)a->row_cells)[r] * ((const T *)a->cells)[t]);
+                }
             }
         }
+        ((T *)a->out)[(plane * a->rows + y) * a->out_row + q] = sum;
     }
 }
 

@@ -1,36 +1,53 @@
-"""The pools' row kernels against their scalar definition, to the bit, for every remainder."""
+"""The pools' kernels against their scalar definition, to the bit, for every remainder."""
 
 import ctypes
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from guarded import FLUSH, Flush, Pages
-from kernels.library import Array, PoolArgs, Table, address, covers, numbers, same_bits
+from kernels.library import (
+    POOL_ROWS,
+    Array,
+    PairsArgs,
+    PoolArgs,
+    Table,
+    address,
+    covers,
+    numbers,
+    same_bits,
+)
 
 WINDOWS = [(1, 1), (1, 4), (3, 1), (2, 2), (3, 3), (4, 5)]
-EMPTY_WINDOWS = [(0, 2), (2, 0), (0, 0)]
+STRIDES = [(1, 1), (2, 2), (3, 1), (1, 3), (2, 5)]
 CANARY = 0xA5
 
 
 class Memory:
     """Guarded memory for the arrays of one call, used again for the next."""
 
+    NAMES = ("out", "indices", "src", "cells", "row_cells", "start", "place", "work")
+
     def __init__(self) -> None:
-        self.out, self.src, self.taps, self.divisor = (Pages(1 << 15) for _ in range(4))
+        self.pages = {name: Pages(1 << 16) for name in self.NAMES}
 
-    def snapshot(self) -> list[Array]:
-        """Return a copy of all of it."""
-        pages = (self.out, self.src, self.taps, self.divisor)
-        return [page.bytes.copy() for page in pages]
+    def clear(self) -> None:
+        """Fill all of it with canaries."""
+        for page in self.pages.values():
+            page.bytes[:] = CANARY
+
+    def snapshot(self, *without: str) -> dict[str, Array]:
+        """Return a copy of all but the scratch and what is named."""
+        return {
+            name: page.bytes.copy()
+            for name, page in self.pages.items()
+            if name != "work" and name not in without
+        }
 
 
-class Row:
-    """One call: random offsets, of either sign, into arrays as large as the contract allows.
-
-    What a kernel touches in whole vectors is rounded up to them, everything else ends with the
-    last column. Each array touches a guard page.
-    """
+class Call:
+    """One call of random sizes. Each array is as large as the contract allows, at a guard page."""
 
     def __init__(
         self,
@@ -38,44 +55,127 @@ class Row:
         memory: Memory,
         table: Table,
         window: tuple[int, int],
+        stride: tuple[int, int],
         columns: int,
         flush: Flush,
         *,
         backward: bool = False,
     ) -> None:
-        rows, cols = window
-        whole = table.whole(columns)
-        self.row = rng.integers(-25, 26, rows).astype(np.int64)
-        self.col = rng.integers(-6, 7, cols).astype(np.int64)
-        self.tap_row = rng.integers(0, 1000, rows).astype(np.int64)
-        for page in (memory.out, memory.src, memory.taps, memory.divisor):
-            page.bytes[:] = CANARY
+        (kh, kw), (sh, sw) = window, stride
+        dh, dw = (1, 1) if backward else (int(each) for each in rng.integers(1, 3, 2))
+        self.memory, self.columns = memory, columns
+        self.planes = int(rng.integers(1, 4))
+        self.rows = int(rng.choice([1, 2, 5, POOL_ROWS + 1]))
+        top, left = (int(rng.integers(0 if backward else -k, k + 1)) for k in window)
+        if backward:
+            height, width = self.rows // sh, columns // sw
+        else:
+            height, width = (self.rows - 1) * sh + (kh - 1) * dh, (columns - 1) * sw + (kw - 1) * dw
+        # With a large plane no window hangs over.
+        large = rng.random() < 0.5
+        if large and not backward:
+            top, left = max(0, top), max(0, left)
+        more = rng.integers(1, 4) + max(top, left, 0) if large else rng.integers(-2, 3)
+        src_rows, src_columns = max(1, height + int(more)), max(1, width + int(more))
+        gap = int(rng.choice([0, 0, 1, 5]))
+        src_row, out_row = src_columns + gap, columns + int(rng.choice([0, 0, 3]))
+        src_plane = src_rows * src_row + int(rng.choice([0, 7]))
+        touched = (self.planes - 1) * src_plane + (src_rows - 1) * src_row + src_columns
 
-        low, high = 0, -1
-        if rows and cols:
-            low = int(self.row.min() + self.col.min())
-            high = int(self.row.max() + self.col.max()) + (columns if backward else whole) - 1
-        self.src = memory.src.array(high - low + 1, table.dtype, flush)
-        self.out = memory.out.array(whole if backward else columns, table.dtype, flush)
-        self.taps = memory.taps.array(whole, table.tap_dtype, flush)
-        self.divisor = memory.divisor.array(columns, table.dtype, flush)
+        memory.clear()
+        whole, counted = table.whole(columns), src_columns if backward else columns
+        span = (columns - 1) // sw + 2 + -(-kw // sw) if backward else (columns - 1) * sw
+        span += 0 if backward else (kw - 1) * dw + 1
+        scratch = max(src_rows, POOL_ROWS) * span + (POOL_ROWS + 4) * table.lanes
+        pages, dtype = memory.pages, table.dtype
+        outputs = self.planes * self.rows * out_row
+        self.out = pages["out"].array(outputs, dtype, flush)
+        self.indices = pages["indices"].array(outputs, np.int64, flush)
+        self.src = pages["src"].array(touched, dtype, flush)
+        self.cells = pages["cells"].array(counted + table.lanes, dtype, flush)
+        self.row_cells = pages["row_cells"].array(src_rows if backward else self.rows, dtype, flush)
+        self.start = pages["start"].array(whole, table.tap_dtype, flush)
+        self.place = pages["place"].array(whole, table.tap_dtype, flush)
+        self.work = pages["work"].array(scratch, dtype, flush)
+        self.cells[:] = rng.integers(1, 9, self.cells.size)
+        self.cells[counted:] = 1
+        self.row_cells[:] = rng.integers(1, 9, self.row_cells.size) * rng.choice([1, -1])
+        self.start[:] = rng.integers(0, 50, whole)
+        self.place[:] = rng.integers(0, 1000, whole)
+        self.work[:] = np.nan
+        # Rows in which some window row lies inside: the others' indices may be anything.
+        at = top + np.arange(self.rows)[:, None] * sh + np.arange(kh) * dh
+        self.counts = ((at >= 0) & (at < src_rows)).any(axis=1)
         self.args = PoolArgs(
             out=address(self.out),
-            src=address(self.src, -low),
-            taps=address(self.taps),
-            divisor=address(self.divisor),
+            indices=address(self.indices),
+            src=address(self.src),
+            planes=self.planes,
+            src_plane=src_plane,
+            rows=self.rows,
             columns=columns,
-            row_count=rows,
-            col_count=cols,
-            row=address(self.row),
-            col=address(self.col),
-            tap_row=address(self.tap_row),
+            out_row=out_row,
+            src_rows=src_rows,
+            src_columns=src_columns,
+            src_row=src_row,
+            kh=kh,
+            kw=kw,
+            sh=sh,
+            sw=sw,
+            dh=dh,
+            dw=dw,
+            top=top,
+            left=left,
+            cells=address(self.cells),
+            row_cells=address(self.row_cells),
+            start=address(self.start),
+            place=address(self.place),
+            base=int(rng.integers(-5000, 1 << 40)),
+            base_row=int(rng.integers(0, 5000)),
+            row_number=int(rng.integers(kw, 500)),
+            column_number=int(rng.integers(1, 9)),
+            work=address(self.work),
         )
 
+    def part(self, array: Array) -> Array:
+        """Return the outputs within an array of them, without the gaps."""
+        rows = array.reshape(self.planes, self.rows, self.args.out_row)
+        return rows[..., : self.columns]
 
-def lengths(table: Table) -> range:
-    """Return numbers of columns: none to two whole vectors, and all that lies between."""
-    return range(1, 2 * table.lanes + 2)
+    def check(self, table: Table, oracle: ctypes.CDLL, kernel: str) -> None:
+        """Run the kernel and the scalar loop, and compare all memory."""
+        taps = kernel == "max_pool_forward_taps"
+        out, indices = self.out.copy(), self.indices.copy()
+        scalar = PoolArgs.from_buffer_copy(self.args)
+        scalar.out, scalar.indices = address(out), address(indices)
+        getattr(oracle, f"oracle_{table.name}_{kernel}")(ctypes.byref(scalar))
+        before = self.memory.snapshot("out", "indices")
+        table.call(kernel, self.args)
+        got, expected = self.part(self.out), self.part(out)
+        assert same_bits(got, expected), f"{got}\nis not\n{expected}\n{self.described()}"
+        if taps:
+            found, wanted = self.part(self.indices), self.part(indices)
+            same = np.array_equal(found[:, self.counts], wanted[:, self.counts])
+            assert same, f"{found}\nis not\n{wanted}\n{self.described()}"
+            found[...] = 0
+            wanted[...] = 0
+        got[...] = 0
+        expected[...] = 0
+        # What is left are the gaps, and the memory around.
+        assert self.out.tobytes() == out.tobytes(), self.described()
+        assert self.indices.tobytes() == indices.tobytes(), self.described()
+        for name, now in self.memory.snapshot("out", "indices").items():
+            assert np.array_equal(now, before[name]), f"wrote to {name}"
+        for page, array in (("out", self.out), ("indices", self.indices)):
+            inside = self.memory.pages[page].bytes
+            first = array.ctypes.data - inside.ctypes.data
+            around = np.concatenate([inside[:first], inside[first + array.nbytes :]])
+            assert (around == CANARY).all(), f"wrote beside {page}"
+
+    def described(self) -> str:
+        """Return the arguments that are numbers."""
+        fields = (name for name, _ in PoolArgs._fields_)
+        return " ".join(f"{name}={getattr(self.args, name)}" for name in fields)
 
 
 def ties(rng: np.random.Generator, count: int, dtype: np.dtype) -> Array:
@@ -87,142 +187,207 @@ def ties(rng: np.random.Generator, count: int, dtype: np.dtype) -> Array:
     return values
 
 
-def check_max(
-    rng: np.random.Generator,
-    memory: Memory,
+def arbitrary(rng: np.random.Generator, count: int, dtype: np.dtype) -> Array:
+    """Return numbers of many sizes, sometimes with infinities and NaNs."""
+    return numbers(rng, count, dtype, special=bool(rng.random() < 0.3))
+
+
+def check_all(
     table: Table,
     oracle: ctypes.CDLL,
-    row: Row,
-    taps: bool,
+    kernel: str,
+    window: tuple[int, int],
+    data: Callable[[np.random.Generator, int, np.dtype], Array],
 ) -> None:
-    """Compare one max_pool_forward, with or without tap numbers, with the scalar loop."""
-    row.src[:] = ties(rng, row.src.size, table.dtype)
-    row.taps[:] = rng.integers(-5, 0, row.taps.size)
-    columns = row.args.columns
-    out, tap = row.out.copy(), row.taps.copy()
-    scalar = PoolArgs.from_buffer_copy(row.args)
-    scalar.out, scalar.taps = address(out), address(tap)
-    getattr(oracle, f"oracle_{table.name}_max_pool")(ctypes.byref(scalar), int(taps))
-
-    before = memory.snapshot()
-    was = row.out.copy(), row.taps.copy()
-    table.call("max_pool_forward_taps" if taps else "max_pool_forward", row.args)
-    assert same_bits(row.out, out), f"{row.out}\nis not\n{out}"
-    if taps:
-        assert np.array_equal(row.taps[:columns], tap[:columns])
-        row.taps[:] = was[1]  # behind the columns it may hold anything
-    row.out[:] = was[0]
-    for now, then in zip(memory.snapshot(), before, strict=True):
-        assert np.array_equal(now, then), "wrote outside its columns"
+    """Compare calls of every stride and of all lengths up to two vectors and one more."""
+    rng, memory = np.random.default_rng(sum(window)), Memory()
+    lengths = range(1, 2 * table.lanes + 2)
+    for (stride, columns), flush in zip(
+        itertools.product(STRIDES, lengths), itertools.cycle(FLUSH), strict=False
+    ):
+        backward = kernel == "avg_pool_backward_input"
+        call = Call(rng, memory, table, window, stride, columns, flush, backward=backward)
+        call.src[:] = data(rng, call.src.size, table.dtype)
+        call.check(table, oracle, kernel)
 
 
 @covers("max_pool_forward")
-@pytest.mark.parametrize("window", WINDOWS + EMPTY_WINDOWS, ids=str)
+@pytest.mark.parametrize("window", WINDOWS, ids=str)
 def test_max_is_the_scalar_maximum(
     table: Table, oracle: ctypes.CDLL, window: tuple[int, int]
 ) -> None:
     """NaN wins; otherwise the largest; minus infinity without taps."""
-    rng, memory = np.random.default_rng(1), Memory()
-    for columns, flush, _ in itertools.product(lengths(table), FLUSH, range(3)):
-        row = Row(rng, memory, table, window, columns, flush)
-        check_max(rng, memory, table, oracle, row, taps=False)
+    check_all(table, oracle, "max_pool_forward", window, ties)
 
 
 @covers("max_pool_forward_taps")
-@pytest.mark.parametrize("window", WINDOWS + EMPTY_WINDOWS, ids=str)
+@pytest.mark.parametrize("window", WINDOWS, ids=str)
 def test_max_finds_the_first_largest_and_the_last_nan(
     table: Table, oracle: ctypes.CDLL, window: tuple[int, int]
 ) -> None:
-    """The same, with the number of the winning tap, or the start where none is above -inf."""
-    rng, memory = np.random.default_rng(2), Memory()
-    for columns, flush, _ in itertools.product(lengths(table), FLUSH, range(3)):
-        row = Row(rng, memory, table, window, columns, flush)
-        check_max(rng, memory, table, oracle, row, taps=True)
+    """The same, with the place of the winning tap, or of the first where none is above -inf."""
+    check_all(table, oracle, "max_pool_forward_taps", window, ties)
+
+
+@covers("avg_pool_forward")
+@pytest.mark.parametrize("window", WINDOWS, ids=str)
+def test_average_is_the_scalar_sum_divided(
+    table: Table, oracle: ctypes.CDLL, window: tuple[int, int]
+) -> None:
+    """One sum in the order of the taps, one division, for all values."""
+    check_all(table, oracle, "avg_pool_forward", window, arbitrary)
+
+
+@covers("avg_pool_backward_input")
+@pytest.mark.parametrize("window", WINDOWS, ids=str)
+def test_average_backward_is_the_scalar_sum(
+    table: Table, oracle: ctypes.CDLL, window: tuple[int, int]
+) -> None:
+    """Each cell is the sum over its windows in their order; zero where there is none."""
+    check_all(table, oracle, "avg_pool_backward_input", window, arbitrary)
 
 
 @covers("max_pool_forward_taps")
 def test_max_rules_by_hand(table: Table) -> None:
     """The rules once more, with the answers written down rather than computed."""
     nan, inf = np.nan, np.inf
-    cases = [  # the taps of one window, the value, the tap's number (7 is the start)
+    cases = [  # the taps of one window, the value, the tap's number
         ([3, 3, 1], 3, 0),
         ([1, 3, 3], 3, 1),
         ([nan, 5, 1], nan, 0),
         ([nan, 5, nan], nan, 2),
         ([inf, nan, inf], nan, 1),
-        ([-inf, -inf, -inf], -inf, 7),
+        ([-inf, -inf, -inf], -inf, 0),
         ([-inf, -5, -inf], -5, 1),
         ([-0.0, 0.0, -1], -0.0, 0),
         ([0.0, -0.0, -1], 0.0, 0),
     ]
-    for taps, value, number in cases:
-        for columns in lengths(table):
-            lanes = table.whole(columns)
-            src = np.repeat(np.array(taps, table.dtype)[:, None], lanes, 1).copy()
-            out = np.full(lanes, 9, table.dtype)
-            numbers_found = np.full(lanes, 7, table.tap_dtype)
-            row, tap_row = np.zeros(1, np.int64), np.zeros(1, np.int64)
-            col = np.arange(3, dtype=np.int64) * lanes
+    for (taps, value, number), stride in itertools.product(cases, (1, 2)):
+        for columns in range(1, 2 * table.lanes + 2):
+            # Three rows that hold one tap each, or (stride 2) one row that holds all.
+            src = np.full((3, columns), 0, table.dtype)
+            src[:] = np.array(taps, table.dtype)[:, None]
+            rows, width = (3, columns) if stride == 1 else (1, 4 * columns)
+            if stride == 2:
+                src = np.full((1, 4 * columns), -inf, table.dtype)
+                src[0, 0:3] = taps
+            out = np.full(columns, 9, table.dtype)
+            indices = np.full(columns, 9, np.int64)
+            cells = np.zeros(table.whole(columns), table.tap_dtype)
+            work = np.zeros(4096, table.dtype)
             args = PoolArgs(
                 out=address(out),
+                indices=address(indices),
                 src=address(src),
-                taps=address(numbers_found),
+                planes=1,
+                rows=1,
                 columns=columns,
-                row_count=1,
-                col_count=3,
-                row=address(row),
-                col=address(col),
-                tap_row=address(tap_row),
+                out_row=columns,
+                src_rows=rows,
+                src_columns=width,
+                src_row=width,
+                kh=rows,
+                kw=1 if stride == 1 else 3,
+                sh=1,
+                sw=stride,
+                dh=1,
+                dw=1,
+                start=address(cells),
+                place=address(cells),
+                row_number=1,
+                column_number=1,
+                work=address(work),
             )
             table.call("max_pool_forward_taps", args)
-            assert same_bits(out[:columns], np.full(columns, value, table.dtype))
-            assert (out[columns:] == 9).all()
-            assert (numbers_found[:columns] == number).all()
+            count = columns if stride == 1 else 1
+            assert same_bits(out[:count], np.full(count, value, table.dtype))
+            assert (indices[:count] == number).all()
 
 
-@covers("avg_pool_forward")
-@pytest.mark.parametrize("window", WINDOWS + EMPTY_WINDOWS, ids=str)
-def test_average_is_the_scalar_sum_divided(
-    table: Table, oracle: ctypes.CDLL, window: tuple[int, int]
-) -> None:
-    """One sum in the order of the taps, one division, for all values."""
-    rng, memory = np.random.default_rng(3), Memory()
-    for columns, flush, special in itertools.product(lengths(table), FLUSH, (False, True)):
-        row = Row(rng, memory, table, window, columns, flush)
-        row.src[:] = numbers(rng, row.src.size, table.dtype, special=special)
-        row.divisor[:] = rng.integers(1, 50, columns) * rng.choice([1, -1])
-        row.out[:] = 9
-        expected = row.out.copy()
-        scalar = PoolArgs.from_buffer_copy(row.args)
+@covers("avg_pool_planes")
+def test_average_of_planes_is_sixteen_scalar_sums(table: Table, oracle: ctypes.CDLL) -> None:
+    """The same partial sums whatever the vectors' length, for every remainder."""
+    rng, memory = np.random.default_rng(5), Memory()
+    for count, flush in itertools.product([*range(1, 36), 49, 64, 169, 1000], FLUSH):
+        planes, gap = int(rng.integers(1, 5)), int(rng.integers(0, 3))
+        memory.clear()
+        out = memory.pages["out"].array(planes, table.dtype, flush)
+        src = memory.pages["src"].array((planes - 1) * (count + gap) + count, table.dtype, flush)
+        src[:] = arbitrary(rng, src.size, table.dtype)
+        cells = np.array([rng.integers(1, 9), rng.integers(1, 9)], table.dtype)
+        args = PoolArgs(
+            out=address(out),
+            src=address(src),
+            planes=planes,
+            src_plane=count + gap,
+            src_columns=count,
+            cells=address(cells),
+            row_cells=address(cells, 1),
+        )
+        expected = out.copy()
+        scalar = PoolArgs.from_buffer_copy(args)
         scalar.out = address(expected)
-        getattr(oracle, f"oracle_{table.name}_avg_pool_forward")(ctypes.byref(scalar))
-        before = memory.snapshot()
-        table.call("avg_pool_forward", row.args)
-        assert same_bits(row.out, expected), f"{row.out}\nis not\n{expected}"
-        row.out[:] = 9
-        for now, then in zip(memory.snapshot(), before, strict=True):
-            assert np.array_equal(now, then), "wrote outside its columns"
+        getattr(oracle, f"oracle_{table.name}_avg_pool_planes")(ctypes.byref(scalar))
+        before = memory.snapshot("out")
+        table.call("avg_pool_planes", args)
+        assert same_bits(out, expected), f"{count}: {out} is not {expected}"
+        out.view(np.uint8)[...] = CANARY
+        assert (memory.pages["out"].bytes == CANARY).all(), "wrote beside its outputs"
+        for name, now in memory.snapshot("out").items():
+            assert np.array_equal(now, before[name]), f"wrote to {name}"
 
 
-@covers("avg_pool_backward_input")
-@pytest.mark.parametrize("window", WINDOWS + EMPTY_WINDOWS, ids=str)
-def test_average_backward_adds_in_order(
-    table: Table, oracle: ctypes.CDLL, window: tuple[int, int]
-) -> None:
-    """Each tap adds to its cell, in the order of the taps; no other cell changes."""
-    rng, memory = np.random.default_rng(4), Memory()
-    for columns, flush, special in itertools.product(lengths(table), FLUSH, (False, True)):
-        row = Row(rng, memory, table, window, columns, flush, backward=True)
-        row.src[:] = numbers(rng, row.src.size, table.dtype, special=special)
-        row.out[:] = numbers(rng, row.out.size, table.dtype, special=special)
-        expected = row.src.copy()
-        offset = (row.args.src or 0) - row.src.ctypes.data  # negative offsets lead back into it
-        scalar = PoolArgs.from_buffer_copy(row.args)
-        scalar.src = expected.ctypes.data + offset
-        getattr(oracle, f"oracle_{table.name}_avg_pool_backward_input")(ctypes.byref(scalar))
-        was, before = row.src.copy(), memory.snapshot()
-        table.call("avg_pool_backward_input", row.args)
-        assert same_bits(row.src, expected), f"{row.src}\nis not\n{expected}"
-        row.src[:] = was
-        for now, then in zip(memory.snapshot(), before, strict=True):
-            assert np.array_equal(now, then), "wrote outside the plane"
+@covers("max_pool_backward_pairs")
+def test_pairs_write_each_cell_once(table: Table, oracle: ctypes.CDLL) -> None:
+    """The winner gets the gradient, whatever it is, and all other cells zero; odd widths as well.
+
+    An index that is not in its window is found: outside the plane, in a neighbour's window, or one
+    whose lower half alone would be right.
+    """
+    rng, memory = np.random.default_rng(6), Memory()
+    lengths = range(table.lanes, 3 * table.lanes + 1)
+    for columns, flush, odd in itertools.product(lengths, FLUSH, (0, 1)):
+        rows, width = int(rng.integers(1, 4)), 2 * columns + odd
+        grad_row, index_row = (columns + int(rng.integers(0, 3)) for _ in range(2))
+        memory.clear()
+        out = memory.pages["out"].array(2 * rows * width, table.dtype, flush)
+        grad = memory.pages["src"].array((rows - 1) * grad_row + columns, table.dtype, flush)
+        indices = memory.pages["indices"].array((rows - 1) * index_row + columns, np.int64, flush)
+        grad[:] = arbitrary(rng, grad.size, table.dtype)
+        y, q = np.ogrid[:rows, :columns]
+        corner = 2 * y * width + 2 * q
+        winner = corner + rng.choice([0, 1, width, width + 1], (rows, columns))
+        at = (y * index_row + q).ravel()
+        indices[at] = winner.ravel()
+        strange = np.zeros(1, np.bool_)
+        args = PairsArgs(
+            grad_in=address(out),
+            grad_out=address(grad),
+            indices=address(indices),
+            grad_row=grad_row,
+            index_row=index_row,
+            rows=rows,
+            columns=columns,
+            width=width,
+            strange=address(strange),
+        )
+        expected = out.copy()
+        scalar = PairsArgs.from_buffer_copy(args)
+        scalar.grad_in = address(expected)
+        getattr(oracle, f"oracle_{table.name}_max_pool_backward_pairs")(ctypes.byref(scalar))
+        before = memory.snapshot("out")
+        table.call("max_pool_backward_pairs", args)
+        assert same_bits(out, expected), f"{out} is not {expected}"
+        assert not strange[0]
+
+        where = int(rng.choice(at))
+        right = int(indices[where])
+        for wrong in (-1, right + 2, right - 2 * width, right + (1 << 32), right - (1 << 40)):
+            indices[where], strange[0] = wrong, False
+            table.call("max_pool_backward_pairs", args)
+            assert strange[0], f"{wrong} for {right}"
+        indices[where] = right
+        out.view(np.uint8)[...] = CANARY
+        assert (memory.pages["out"].bytes == CANARY).all(), "wrote beside the plane"
+        for name, now in memory.snapshot("out").items():
+            assert np.array_equal(now, before[name]), f"wrote to {name}"
