@@ -1,4 +1,4 @@
-"""The operators that need no kernel of their own: adaptive pooling, relu, linear, batch_norm.
+"""The operators that NumPy computes: adaptive pooling, linear, batch_norm.
 
 They are part of :mod:`pyconv.functional`, which tells the conventions. Floating-point warnings of
 NumPy are off in here: infinities and NaNs pass through as the arithmetic says.
@@ -19,64 +19,6 @@ if TYPE_CHECKING:
     from pyconv._arrays import Array
 
     _Gradients = tuple[Array | None, Array | None, Array | None]
-
-
-def relu(input: ArrayLike, inplace: bool = False) -> Array:
-    """Return ``max(0, input)``, elementwise.
-
-    NaN stays NaN and -0.0 stays -0.0.
-
-    Parameters
-    ----------
-    input : array_like, any shape
-    inplace : bool, default: False
-        Accepted for torch's sake; the result is a new array in any case.
-
-    Returns
-    -------
-    numpy.ndarray, of the input's shape
-
-    Raises
-    ------
-    TypeError
-        If ``input`` is not real.
-
-    Examples
-    --------
-    >>> from pyconv import functional as F
-    >>> F.relu([-1.5, 0, 2])
-    array([0., 0., 2.])
-    """
-    x = as_float("relu", input)
-    return np.asarray(np.where(x < 0, x.dtype.type(0), x), order="C")
-
-
-def relu_backward(grad_output: ArrayLike, input: ArrayLike) -> Array:
-    """Return the input gradient of :func:`relu`: ``grad_output`` where not ``input <= 0``, else 0.
-
-    Parameters
-    ----------
-    grad_output : array_like, of the input's shape
-    input : array_like, any shape
-
-    Returns
-    -------
-    numpy.ndarray, of the input's shape
-
-    Raises
-    ------
-    ValueError
-        If the shapes differ.
-
-    Examples
-    --------
-    >>> from pyconv import functional as F
-    >>> F.relu_backward([10, 20, 30], [-1, 0, float("nan")])
-    array([ 0.,  0., 30.])
-    """
-    x = as_float("relu_backward", input)
-    grad = as_grad("relu_backward", grad_output, x.shape, x.dtype)
-    return np.asarray(np.where(x <= 0, x.dtype.type(0), grad), order="C")
 
 
 def linear(input: ArrayLike, weight: ArrayLike, bias: ArrayLike | None = None) -> Array:

@@ -1,4 +1,4 @@
-"""The layers of the C extension: two convolutions and two pools.
+"""The layers of the C extension: convolutions, pools and ReLU.
 
 A layer computes and keeps its arrays in C; what it has in common with every other module comes from
 :class:`pyconv.Module`. The layers in NumPy are in :mod:`pyconv.dense`.
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pyconv import _core
+from pyconv._arrays import as_size
 from pyconv._random import fill_uniform, generator
 from pyconv.module import Module
 from pyconv.parameter import Parameter, layer_parameter
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     _Pair = int | Sequence[int]
     _Padding = int | Sequence[int] | Sequence[Sequence[int]] | str
 
-__all__ = ["AvgPool2d", "Conv2d", "ConvTranspose2d", "MaxPool2d"]
+__all__ = ["AvgPool2d", "Conv2d", "ConvTranspose2d", "MaxPool2d", "ReLU"]
 
 
 class _CoreLayer(Module):
@@ -471,3 +472,56 @@ class AvgPool2d(_core.AvgPool2d, _CoreLayer):
     def extra_repr(self) -> str:
         """Return the arguments, as torch prints them."""
         return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+
+
+class ReLU(_core.ReLU, _CoreLayer):
+    """``max(0, input)``, elementwise.
+
+    NaN stays NaN and -0.0 stays -0.0; the gradient passes where not ``input <= 0``.
+
+    Parameters
+    ----------
+    inplace : bool, default: False
+        Accepted and printed for torch's sake; the output is a new array in any case.
+
+    Shape
+    -----
+    Any; the output has the input's.
+
+    Attributes
+    ----------
+    inplace : bool
+
+    Raises
+    ------
+    TypeError
+        If the input is not real.
+    RuntimeError
+        If ``backward`` has no forward in training mode before it.
+
+    Examples
+    --------
+    >>> import pyconv
+    >>> relu = pyconv.ReLU()
+    >>> relu([-1.0, 0.0, 2.0])
+    array([0., 0., 2.])
+    >>> relu.backward([1, 1, 1])
+    array([0., 0., 1.])
+
+    Notes
+    -----
+    What is kept for ``backward`` is one bit per element; input and output may be written to.
+    """
+
+    _core_type = _core.ReLU
+
+    def __init__(self, inplace: bool = False) -> None:
+        _core.ReLU.__init__(self, inplace)
+
+    def output_shape(self, input_shape: Sequence[int], /) -> tuple[int, ...]:
+        """Return the shape of the output: that of the input, whatever its rank."""
+        return tuple(as_size("ReLU", "input_shape", size) for size in input_shape)
+
+    def extra_repr(self) -> str:
+        """Return the argument if it is not the default."""
+        return "inplace=True" if self.inplace else ""

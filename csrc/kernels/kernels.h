@@ -70,6 +70,17 @@ typedef struct {
     double factor, term; /* rounded to T */
     int64_t rounds;
 } pc_chains_args;
+/* The maps, over `count` elements. `out` may be one of the inputs; everything is read and written exactly.
+ *
+ *   relu_forward    out[q] = in[q] < 0 ? 0 : in[q]; with `bits`, bit q % 64 of bits[q / 64] = !(in[q] <= 0), and the bits
+ *                   behind the last are 0
+ *   relu_backward   out[q] = passes(q) ? grad[q] : 0, where passes(q) is !(in[q] <= 0), or the bit where `in` is NULL */
+typedef struct {
+    void *out;             /* T */
+    const void *in, *grad; /* T */
+    uint64_t *bits;
+    int64_t count;
+} pc_map_args;
 
 typedef struct {
     int64_t lanes;                   /* elements of a vector */

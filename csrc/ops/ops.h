@@ -95,4 +95,15 @@ void pc_avg_pool_forward(const pc_pool_geom *geom, void *out, const pc_tensor *i
 void pc_avg_pool_backward(const pc_pool_geom *geom, void *grad_in, const pc_tensor *grad_out, bool count_include_pad,
                           int64_t divisor, pc_call *call);
 
+/* ---- maps: `count` elements side by side, of any shape ---- */
+
+pc_status pc_relu_begin(int64_t count, pc_dtype dtype, int threads, pc_call *call, pc_error *error);
+
+/* `out` may be `in`. Where `bits` is not NULL it receives one bit per element, 64 to a word: does the gradient pass? */
+void pc_relu_forward(int64_t count, void *out, uint64_t *bits, const void *in, pc_call *call);
+
+/* By the input, or where that is NULL by the bits that forward left. `out` may be `grad_out`. */
+void pc_relu_backward(int64_t count, void *grad_in, const void *grad_out, const void *in, const uint64_t *bits,
+                      pc_call *call);
+
 #endif

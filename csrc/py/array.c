@@ -321,12 +321,8 @@ void pc_input_close(pc_input *input) { Py_CLEAR(input->array); }
 
 PyObject *pc_input_shape(const pc_input *input) { return pc_array_shape_object(input->array); }
 
-bool pc_check_grad_shape(const char *who, const pc_input *grad_output, const int64_t shape[4], int rank)
+static bool refuse_grad_shape(const char *who, PyObject *got, PyObject *expected)
 {
-    if (grad_output->rank == rank && memcmp(grad_output->shape, shape, sizeof grad_output->shape) == 0) {
-        return true;
-    }
-    PyObject *got = pc_input_shape(grad_output), *expected = pc_shape_object(shape, rank);
     if (got && expected) {
         PyErr_Format(
             PyExc_ValueError,
@@ -337,6 +333,23 @@ bool pc_check_grad_shape(const char *who, const pc_input *grad_output, const int
     Py_XDECREF(got);
     Py_XDECREF(expected);
     return false;
+}
+
+bool pc_check_grad_shape(const char *who, const pc_input *grad_output, const int64_t shape[4], int rank)
+{
+    return (grad_output->rank == rank && memcmp(grad_output->shape, shape, sizeof grad_output->shape) == 0) ||
+           refuse_grad_shape(who, pc_input_shape(grad_output), pc_shape_object(shape, rank));
+}
+
+bool pc_check_grad_like(const char *who, PyObject *grad_output, PyObject *shape)
+{
+    PyObject *got = pc_array_shape_object(grad_output);
+    int same = got ? PyObject_RichCompareBool(got, shape, Py_EQ) : -1;
+    if (same == 0) {
+        return refuse_grad_shape(who, got, Py_NewRef(shape));
+    }
+    Py_XDECREF(got);
+    return same > 0;
 }
 
 /* ---- out ---- */
@@ -374,6 +387,19 @@ PyObject *pc_array_new_indices(int rank, const int64_t shape[4], const char *who
 PyObject *pc_array_new_vector(int64_t size, pc_dtype dtype, const char *who, const char *name)
 {
     return new_array(1, &size, type_number(dtype), who, name);
+}
+
+PyObject *pc_array_new_like(PyObject *array, pc_dtype dtype, const char *who, const char *name)
+{
+    PyObject *fresh = PyArray_NewLikeArray(AS_ARRAY(array), NPY_CORDER, PyArray_DescrFromType(type_number(dtype)), 0);
+    if (!fresh && is_memory_failure()) {
+        PyErr_Clear();
+        PyObject *shape = pc_array_shape_object(array);
+        if (shape) {
+            no_memory(who, "", name, shape, pc_dtype_name(dtype));
+        }
+    }
+    return fresh;
 }
 
 PyObject *pc_array_copy(PyObject *array) { return PyArray_NewCopy(AS_ARRAY(array), NPY_CORDER); }
@@ -428,6 +454,8 @@ PyObject *pc_parameter_new(int rank, const int64_t *shape, pc_dtype dtype, const
 void *pc_array_data(PyObject *array) { return PyArray_DATA(AS_ARRAY(array)); }
 
 int pc_array_rank(PyObject *array) { return PyArray_NDIM(AS_ARRAY(array)); }
+
+int64_t pc_array_count(PyObject *array) { return PyArray_SIZE(AS_ARRAY(array)); }
 
 int64_t pc_array_size(PyObject *array, int axis) { return PyArray_DIM(AS_ARRAY(array), axis); }
 

@@ -52,6 +52,8 @@ void pc_input_close(pc_input *input);
 PyObject *pc_input_shape(const pc_input *input);
 /* Has a gradient the shape of what it is the gradient of? */
 bool pc_check_grad_shape(const char *who, const pc_input *grad_output, const int64_t shape[4], int rank);
+/* The same for an array of any rank; `shape` is a tuple. */
+bool pc_check_grad_like(const char *who, PyObject *grad_output, PyObject *shape);
 
 /* ---- out ---- */
 
@@ -59,6 +61,7 @@ bool pc_check_grad_shape(const char *who, const pc_input *grad_output, const int
 PyObject *pc_array_new(int rank, const int64_t shape[4], pc_dtype dtype, const char *who, const char *name);
 PyObject *pc_array_new_indices(int rank, const int64_t shape[4], const char *who);
 PyObject *pc_array_new_vector(int64_t size, pc_dtype dtype, const char *who, const char *name);
+PyObject *pc_array_new_like(PyObject *array, pc_dtype dtype, const char *who, const char *name); /* of its shape */
 PyObject *pc_array_copy(PyObject *array);
 
 /* A parameter: zeros, on storage of its own that outlives whatever is done to the array object. */
@@ -69,6 +72,7 @@ PyObject *pc_parameter_new(int rank, const int64_t *shape, pc_dtype dtype, const
 void *pc_array_data(PyObject *array);
 int pc_array_rank(PyObject *array);
 int64_t pc_array_size(PyObject *array, int axis);
+int64_t pc_array_count(PyObject *array);          /* of its elements */
 PyObject *pc_array_shape_object(PyObject *array); /* a tuple */
 PyObject *pc_array_describe(PyObject *array);     /* "C-contiguous float32 array of shape (2, 3)" */
 /* Has it exactly this type and shape, C-contiguous, aligned, in native byte order? */

@@ -18,7 +18,7 @@
 
 /* What a backward needs of its forward. */
 typedef struct {
-    PyObject *array;  /* conv: the input, converted; max pool: its own indices; avg pool: NULL */
+    PyObject *array;  /* conv: the input, converted; max pool: its own indices; relu: (bits, shape); avg pool: NULL */
     int rank;         /* 0: nothing is saved */
     int64_t shape[4]; /* of the input, as it was */
     pc_dtype dtype;   /* of the forward */

@@ -12,11 +12,16 @@
 #undef v_zero
 #undef v_set1
 #undef v_add
+#undef v_sub
 #undef v_div
 #undef v_fma
+#undef v_add_to
 #undef v_gt
 #undef v_isnan
 #undef v_mask_or
+#undef v_mask_first
+#undef v_mask_bits
+#undef v_mask_of
 #undef v_select
 #undef vi_load
 #undef vi_store
@@ -36,11 +41,16 @@
 #define v_zero vf64_zero
 #define v_set1 vf64_set1
 #define v_add vf64_add
+#define v_sub vf64_sub
 #define v_div vf64_div
 #define v_fma vf64_fma
+#define v_add_to vf64_add_to
 #define v_gt vf64_gt
 #define v_isnan vf64_isnan
 #define v_mask_or vf64_mask_or
+#define v_mask_first vm64_first
+#define v_mask_bits vm64_bits
+#define v_mask_of vm64_of
 #define v_select vf64_select
 #define vi_load vi64_load
 #define vi_store vi64_store

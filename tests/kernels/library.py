@@ -89,6 +89,15 @@ class ChainsArgs(ctypes.Structure):
         ("factor", ctypes.c_double),
         ("term", ctypes.c_double),
         ("rounds", i64),
+class MapArgs(ctypes.Structure):
+    """Mirror of pc_map_args."""
+
+    _fields_ = (
+        ("out", pointer),
+        ("in_", pointer),
+        ("grad", pointer),
+        ("bits", pointer),
+        ("count", i64),
     )
 
 

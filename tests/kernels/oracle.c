@@ -34,6 +34,7 @@ int64_t oracle_layout(const char *what)
     SIZE(pc_tile_args)
     SIZE(pc_pool_args)
     SIZE(pc_chains_args)
+    SIZE(pc_map_args)
     SIZE(pc_kernels)
     PLACE(pc_chains_args, rounds)
     SIZE(pc_isa)
@@ -43,6 +44,7 @@ int64_t oracle_layout(const char *what)
     PLACE(pc_tile_args, scal_step)
     PLACE(pc_pool_args, divisor)
     PLACE(pc_pool_args, tap_row)
+    PLACE(pc_map_args, count)
     PLACE(pc_isa, f64)
     return -1;
 }
@@ -255,6 +257,29 @@ void NAME(avg_pool_backward_input)(const pc_pool_args *a)
                 ((T *)a->src)[a->row[r] + a->col[t] + q] += ((const T *)a->out)[q];
             }
         }
+    }
+}
+
+/* The contracts of the maps. */
+void NAME(relu_forward)(const pc_map_args *a)
+{
+    for (int64_t q = 0; q < a->count; q++) {
+        const T x = ((const T *)a->in)[q];
+        ((T *)a->out)[q] = x < 0 ? 0 : x;
+        if (a->bits && q % 64 == 0) {
+            a->bits[q / 64] = 0;
+        }
+        if (a->bits && !(x <= 0)) {
+            a->bits[q / 64] |= (uint64_t)1 << q % 64;
+        }
+    }
+}
+
+void NAME(relu_backward)(const pc_map_args *a)
+{
+    for (int64_t q = 0; q < a->count; q++) {
+        const int passes = a->in ? !(((const T *)a->in)[q] <= 0) : a->bits[q / 64] >> q % 64 & 1;
+        ((T *)a->out)[q] = passes ? ((const T *)a->grad)[q] : 0;
     }
 }
 

@@ -22,6 +22,7 @@ def test_structs_are_mirrored(oracle: ctypes.CDLL) -> None:
         "pc_tile_args": lib.TileArgs,
         "pc_pool_args": lib.PoolArgs,
         "pc_chains_args": lib.ChainsArgs,
+        "pc_map_args": lib.MapArgs,
         "pc_kernels": lib.Kernels,
         "pc_isa": lib.Isa,
     }
@@ -35,6 +36,7 @@ def test_structs_are_mirrored(oracle: ctypes.CDLL) -> None:
         ("pc_pool_args", "divisor"),
         ("pc_pool_args", "tap_row"),
         ("pc_chains_args", "rounds"),
+        ("pc_map_args", "count"),
         ("pc_isa", "f64"),
     ]:
         place = getattr(mirrors[struct], field).offset
