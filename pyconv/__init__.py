@@ -23,7 +23,7 @@ from pyconv._core import release_workspace
 from pyconv._random import manual_seed
 from pyconv._threads import get_num_threads, num_threads, set_num_threads
 from pyconv.dense import Flatten, Linear
-from pyconv.layers import AvgPool2d, Conv2d, ConvTranspose2d, MaxPool2d, ReLU
+from pyconv.layers import AdaptiveAvgPool2d, AvgPool2d, Conv2d, ConvTranspose2d, MaxPool2d, ReLU
 from pyconv.losses import CrossEntropyLoss, MSELoss
 from pyconv.module import Module
 from pyconv.parameter import Parameter
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AdaptiveAvgPool2d",
     "AvgPool2d",
     "Conv2d",
     "ConvTranspose2d",

@@ -1,11 +1,12 @@
-"""The operators of the layers around convolutions and pools: relu.
+"""The operators of the layers around convolutions and pools: relu, adaptive pooling.
 
 They are part of :mod:`pyconv.functional`, which tells the conventions.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from pyconv import _core
 
@@ -68,3 +69,65 @@ def relu_backward(grad_output: ArrayLike, input: ArrayLike) -> Array:
     array([ 0.,  0., 30.])
     """
     return _core.relu_backward(grad_output, input)
+
+
+def adaptive_avg_pool2d(input: ArrayLike, output_size: Any) -> Array:
+    """Return means of windows that are chosen so that the output gets a given size.
+
+    Window ``i`` of ``out`` along an axis of ``n`` elements is ``floor(i*n/out) ..
+    ceil((i + 1)*n/out)``; windows may overlap, and for ``out > n`` elements repeat. The sum is
+    divided by the window's height, then by its width; a 1x1 output is divided by the area at once.
+
+    Parameters
+    ----------
+    input : array_like, shape (N, C, H, W) or (C, H, W)
+    output_size : int or (Hout, Wout)
+        None in place of an int keeps that axis as it is.
+
+    Returns
+    -------
+    numpy.ndarray, shape (N, C, Hout, Wout) or without N
+
+    Raises
+    ------
+    TypeError
+        If ``output_size`` is no int or pair.
+    ValueError
+        If ``output_size`` is negative or of the wrong length, or the image is empty.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pyconv import functional as F
+    >>> F.adaptive_avg_pool2d(np.arange(10).reshape(1, 1, 10), (1, 3))[0]
+    array([[1.5, 4.5, 7.5]])
+    """
+    return _core.adaptive_avg_pool2d(input, output_size)
+
+
+def adaptive_avg_pool2d_backward(grad_output: ArrayLike, input_shape: Sequence[int]) -> Array:
+    """Return the input gradient of :func:`adaptive_avg_pool2d`.
+
+    Each window's elements get ``grad_output / height / width``; overlapping windows add up.
+
+    Parameters
+    ----------
+    grad_output : array_like, shape (N, C, Hout, Wout) or (C, Hout, Wout)
+    input_shape : sequence of int
+
+    Returns
+    -------
+    numpy.ndarray, shape ``input_shape``
+
+    Raises
+    ------
+    ValueError
+        If the leading axes disagree.
+
+    Examples
+    --------
+    >>> from pyconv import functional as F
+    >>> F.adaptive_avg_pool2d_backward([[[6, 12]]], (1, 1, 3))[0]
+    array([[3., 9., 6.]])
+    """
+    return _core.adaptive_avg_pool2d_backward(grad_output, input_shape)

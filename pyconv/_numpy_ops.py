@@ -1,4 +1,4 @@
-"""The operators that NumPy computes: adaptive pooling, linear, batch_norm.
+"""The operators that NumPy computes: linear, batch_norm.
 
 They are part of :mod:`pyconv.functional`, which tells the conventions. Floating-point warnings of
 NumPy are off in here: infinities and NaNs pass through as the arithmetic says.
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pyconv._arrays import as_array, as_float, as_grad, as_int, as_size, cast, quiet, working_dtype
+from pyconv._arrays import as_array, as_float, as_grad, cast, quiet, working_dtype
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -339,139 +339,3 @@ def _check_running(who: str, name: str, running: Any, dtype: np.dtype[Any]) -> N
         raise TypeError(f"{who}: {name} is updated and must be an array of {dtype}, got {got}")
     if not running.flags.writeable:
         raise ValueError(f"{who}: {name} is updated and must not be read-only")
-
-
-def adaptive_avg_pool2d(input: ArrayLike, output_size: Any) -> Array:
-    """Return means of windows that are chosen so that the output gets a given size.
-
-    Window ``i`` of ``out`` along an axis of ``n`` elements is ``floor(i*n/out) ..
-    ceil((i + 1)*n/out)``; windows may overlap, and for ``out > n`` elements repeat. The sum is
-    divided by the window's height, then by its width; a 1x1 output is divided by the area at once.
-
-    Parameters
-    ----------
-    input : array_like, shape (N, C, H, W) or (C, H, W)
-    output_size : int or (Hout, Wout)
-        None in place of an int keeps that axis as it is.
-
-    Returns
-    -------
-    numpy.ndarray, shape (N, C, Hout, Wout) or without N
-
-    Raises
-    ------
-    TypeError
-        If ``output_size`` is no int or pair.
-    ValueError
-        If ``output_size`` is negative or of the wrong length, or the image is empty.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from pyconv import functional as F
-    >>> F.adaptive_avg_pool2d(np.arange(10).reshape(1, 1, 10), (1, 3))[0]
-    array([[1.5, 4.5, 7.5]])
-    """
-    who = "adaptive_avg_pool2d"
-    x = as_float(who, input)
-    _check_image(who, x.shape)
-    oh, ow = _adaptive_size(who, output_size, x.shape)
-    if (oh, ow) == (1, 1):
-        mean: Array = x.sum((-2, -1), keepdims=True)
-        mean /= x.shape[-2] * x.shape[-1]
-        return mean
-    rows = np.empty((*x.shape[:-2], oh, x.shape[-1]), x.dtype)
-    out = np.empty((*x.shape[:-2], oh, ow), x.dtype)
-    above, below, heights = _adaptive_windows(x.shape[-2], oh)
-    for i in range(oh):
-        x[..., above[i] : below[i], :].sum(-2, out=rows[..., i, :])
-    left, right, widths = _adaptive_windows(x.shape[-1], ow)
-    for i in range(ow):
-        rows[..., left[i] : right[i]].sum(-1, out=out[..., i])
-    out /= heights[:, None].astype(x.dtype)
-    out /= widths.astype(x.dtype)
-    return out
-
-
-def adaptive_avg_pool2d_backward(grad_output: ArrayLike, input_shape: Sequence[int]) -> Array:
-    """Return the input gradient of :func:`adaptive_avg_pool2d`.
-
-    Each window's elements get ``grad_output / height / width``; overlapping windows add up.
-
-    Parameters
-    ----------
-    grad_output : array_like, shape (N, C, Hout, Wout) or (C, Hout, Wout)
-    input_shape : sequence of int
-
-    Returns
-    -------
-    numpy.ndarray, shape ``input_shape``
-
-    Raises
-    ------
-    ValueError
-        If the leading axes disagree.
-
-    Examples
-    --------
-    >>> from pyconv import functional as F
-    >>> F.adaptive_avg_pool2d_backward([[[6, 12]]], (1, 1, 3))[0]
-    array([[3., 9., 6.]])
-    """
-    who = "adaptive_avg_pool2d_backward"
-    shape = tuple(as_size(who, "input_shape", size) for size in input_shape)
-    _check_image(who, shape)
-    grad = as_float(who, grad_output)
-    if grad.ndim != len(shape) or grad.shape[:-2] != shape[:-2]:
-        raise ValueError(
-            f"{who}: expected grad_output of shape {shape[:-2]} + (Hout, Wout), got {grad.shape}"
-        )
-    oh, ow = grad.shape[-2:]
-    if (oh, ow) == (1, 1):
-        return np.array(np.broadcast_to(grad / (shape[-2] * shape[-1]), shape))
-    above, below, heights = _adaptive_windows(shape[-2], oh)
-    left, right, widths = _adaptive_windows(shape[-1], ow)
-    share = grad / heights[:, None].astype(grad.dtype)
-    share /= widths.astype(grad.dtype)
-    rows = np.zeros((*shape[:-2], oh, shape[-1]), grad.dtype)
-    out = np.zeros(shape, grad.dtype)
-    for i in range(ow):
-        rows[..., left[i] : right[i]] += share[..., i, None]
-    for i in range(oh):
-        out[..., above[i] : below[i], :] += rows[..., i, None, :]
-    return out
-
-
-def _check_image(who: str, shape: tuple[int, ...]) -> None:
-    if len(shape) not in (3, 4):
-        raise ValueError(f"{who}: Expected 3D or 4D tensor, but got {list(shape)}")
-    if shape[-1] == 0 or shape[-2] == 0:
-        raise ValueError(
-            f"{who}: Expected input to have non-zero size for non-batch dimensions, "
-            f"but got {list(shape)}"
-        )
-
-
-def _adaptive_size(who: str, value: Any, shape: tuple[int, ...]) -> tuple[int, int]:
-    pair = tuple(value) if isinstance(value, (tuple, list, np.ndarray)) else (value, value)
-    if len(pair) != 2:
-        raise ValueError(f"{who}: output_size must be 2 sizes, got {value!r}")
-    if value is None:
-        raise TypeError(f"{who}: output_size must be an int or a pair, got None")
-    sizes = [
-        own if size is None else as_int(who, "output_size", size)
-        for size, own in zip(pair, shape[-2:], strict=True)
-    ]
-    if min(sizes) < 0:
-        raise ValueError(
-            f"{who}: elements of output_size must be greater than or equal to 0 "
-            f"but received {sizes}"
-        )
-    return sizes[0], sizes[1]
-
-
-def _adaptive_windows(n: int, out: int) -> tuple[list[int], list[int], Array]:
-    """First and behind-the-last element of each window, and its length."""
-    first = [i * n // out for i in range(out)]
-    behind = [-(-(i + 1) * n // out) for i in range(out)]
-    return first, behind, np.subtract(behind, first)

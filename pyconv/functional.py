@@ -19,10 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 from pyconv import _core
 from pyconv._conv1d import conv1d, conv1d_backward
-from pyconv._layer_ops import relu, relu_backward
-from pyconv._numpy_ops import (
+from pyconv._layer_ops import (
     adaptive_avg_pool2d,
     adaptive_avg_pool2d_backward,
+    relu,
+    relu_backward,
+)
+from pyconv._numpy_ops import (
     batch_norm,
     batch_norm_backward,
     linear,

@@ -23,7 +23,14 @@ if TYPE_CHECKING:
     _Pair = int | Sequence[int]
     _Padding = int | Sequence[int] | Sequence[Sequence[int]] | str
 
-__all__ = ["AvgPool2d", "Conv2d", "ConvTranspose2d", "MaxPool2d", "ReLU"]
+__all__ = [
+    "AdaptiveAvgPool2d",
+    "AvgPool2d",
+    "Conv2d",
+    "ConvTranspose2d",
+    "MaxPool2d",
+    "ReLU",
+]
 
 
 class _CoreLayer(Module):
@@ -472,6 +479,57 @@ class AvgPool2d(_core.AvgPool2d, _CoreLayer):
     def extra_repr(self) -> str:
         """Return the arguments, as torch prints them."""
         return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+
+
+class AdaptiveAvgPool2d(_core.AdaptiveAvgPool2d, _CoreLayer):
+    """Means of windows that are chosen so that the output gets a given size.
+
+    Along an axis of ``n`` elements window ``i`` of ``out`` is ``floor(i*n/out) ..
+    ceil((i + 1)*n/out)``: windows may overlap, and for ``out > n`` elements repeat.
+
+    Parameters
+    ----------
+    output_size : int or (Hout, Wout)
+        None in place of an int keeps that axis as it is. ``AdaptiveAvgPool2d(1)`` is the mean of
+        each image.
+
+    Shape
+    -----
+    Input (N, C, H, W) or (C, H, W), output (N, C, Hout, Wout) or (C, Hout, Wout).
+
+    Attributes
+    ----------
+    output_size
+        As given.
+    training : bool
+
+    Raises
+    ------
+    TypeError
+        If ``output_size`` is no int or pair (bool and float are none), or the input is not real.
+    ValueError
+        If a size is negative, or the image is empty.
+    RuntimeError
+        If ``backward`` has no forward in training mode before it.
+
+    Examples
+    --------
+    >>> import numpy as np, pyconv
+    >>> pool = pyconv.AdaptiveAvgPool2d((1, 3))
+    >>> pool
+    AdaptiveAvgPool2d(output_size=(1, 3))
+    >>> pool(np.arange(10.0).reshape(1, 1, 10))[0]
+    array([[1.5, 4.5, 7.5]])
+    """
+
+    _core_type = _core.AdaptiveAvgPool2d
+
+    def __init__(self, output_size: int | Sequence[int | None]) -> None:
+        _core.AdaptiveAvgPool2d.__init__(self, output_size)
+
+    def extra_repr(self) -> str:
+        """Return the argument, as torch prints it."""
+        return f"output_size={self.output_size}"
 
 
 class ReLU(_core.ReLU, _CoreLayer):

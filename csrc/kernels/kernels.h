@@ -70,6 +70,15 @@ typedef struct {
     double factor, term; /* rounded to T */
     int64_t rounds;
 } pc_chains_args;
+/* row_sums: out[q] = (accumulate ? out[q] : 0) + in[q] + in[step + q] + ... of `rows` rows, in this order, for
+ * q < columns. Everything is read and written exactly. */
+typedef struct {
+    void *out;      /* T */
+    const void *in; /* T */
+    int64_t rows, step, columns;
+    bool accumulate;
+} pc_row_args;
+
 /* The maps, over `count` elements. `out` may be one of the inputs; everything is read and written exactly.
  *
  *   relu_forward    out[q] = in[q] < 0 ? 0 : in[q]; with `bits`, bit q % 64 of bits[q / 64] = !(in[q] <= 0), and the bits

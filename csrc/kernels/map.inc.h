@@ -1,4 +1,4 @@
-/* Maps: one output element from the input elements at the same place. Memory is the bottleneck, so one vector at a time
+/* Maps: one output element from the input elements at the same place, of one row or of several. Memory is the bottleneck, so one vector at a time
  * will do. Which elements of a ReLU let the gradient through is one bit each: an eighth of a byte to remember instead
  * of the input itself. */
 
@@ -53,5 +53,48 @@ void PC_SYMBOL(relu_backward)(const pc_map_args *a)
                 v_store_tail(out + q, y, count);
             }
         }
+    }
+}
+
+/* `vectors` whole vectors side by side: their chains of additions do not wait for each other. */
+PC_INLINE void PC_LOCAL(sum_vectors)(const pc_row_args *a, int64_t q, const int vectors)
+{
+    T *out = (T *)a->out + q;
+    const T *in = (const T *)a->in + q;
+    v_t sum[4];
+    PC_UNROLL(4)
+    for (int v = 0; v < vectors; v++) {
+        sum[v] = a->accumulate ? v_load(out + v * V_LANES) : v_zero();
+    }
+    for (int64_t r = 0; r < a->rows; r++) {
+        PC_UNROLL(4)
+        for (int v = 0; v < vectors; v++) {
+            sum[v] = v_add(sum[v], v_load(in + r * a->step + v * V_LANES));
+        }
+    }
+    PC_UNROLL(4)
+    for (int v = 0; v < vectors; v++) {
+        v_store(out + v * V_LANES, sum[v]);
+    }
+}
+
+void PC_SYMBOL(row_sums)(const pc_row_args *a)
+{
+    int64_t q = 0;
+    for (; a->columns - q >= 4 * V_LANES; q += 4 * V_LANES) {
+        PC_LOCAL(sum_vectors)(a, q, 4);
+    }
+    for (; a->columns - q >= V_LANES; q += V_LANES) {
+        PC_LOCAL(sum_vectors)(a, q, 1);
+    }
+    if (q < a->columns) {
+        T *out = (T *)a->out + q;
+        const T *in = (const T *)a->in + q;
+        const int64_t count = a->columns - q;
+        v_t sum = a->accumulate ? v_load_tail(out, count) : v_zero();
+        for (int64_t r = 0; r < a->rows; r++) {
+            sum = v_add(sum, v_load_tail(in + r * a->step, count));
+        }
+        v_store_tail(out, sum, count);
     }
 }

@@ -199,6 +199,8 @@ static bool wrong_pair_length(const char *who, const char *name, pc_words words,
                      "%s: expected %s to be a single integer value or a list of 2 values to match the convolution "
                      "dimensions, but got %s=%.200R",
                      who, name, name, list);
+    } else if (list && words == PC_WORDS_ADAPTIVE) {
+        PyErr_Format(PyExc_ValueError, "%s: %s must be 2 sizes, or one for both axes, got %.200R", who, name, list);
     } else if (list) {
         PyErr_Format(PyExc_ValueError, "%s: %s must either be a single int, or a tuple of two ints, but got %s=%.200R",
                      who, name, name, list);

@@ -39,7 +39,11 @@ bool pc_bind_tuple(const pc_signature *signature, PyObject *args, PyObject *kwar
 
 /* ---- values; NULL leaves the default that stands in the result ---- */
 
-typedef enum { PC_WORDS_CONV, PC_WORDS_POOL } pc_words; /* whose words torch uses for a wrong length */
+typedef enum {
+    PC_WORDS_CONV,
+    PC_WORDS_POOL,
+    PC_WORDS_ADAPTIVE
+} pc_words; /* whose words torch uses for a wrong length */
 
 bool pc_parse_int(PyObject *value, const char *who, const char *name, int64_t *number);
 bool pc_parse_pair(PyObject *value, const char *who, const char *name, pc_words words, int64_t pair[2]);

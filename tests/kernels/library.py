@@ -101,6 +101,19 @@ class MapArgs(ctypes.Structure):
     )
 
 
+class RowArgs(ctypes.Structure):
+    """Mirror of pc_row_args."""
+
+    _fields_ = (
+        ("out", pointer),
+        ("in_", pointer),
+        ("rows", i64),
+        ("step", i64),
+        ("columns", i64),
+        ("accumulate", ctypes.c_bool),
+    )
+
+
 @functools.cache
 def listed_kernels() -> tuple[str, ...]:
     """Return the names in kernels.def."""

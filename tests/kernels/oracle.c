@@ -35,6 +35,7 @@ int64_t oracle_layout(const char *what)
     SIZE(pc_pool_args)
     SIZE(pc_chains_args)
     SIZE(pc_map_args)
+    SIZE(pc_row_args)
     SIZE(pc_kernels)
     PLACE(pc_chains_args, rounds)
     SIZE(pc_isa)
@@ -45,6 +46,7 @@ int64_t oracle_layout(const char *what)
     PLACE(pc_pool_args, divisor)
     PLACE(pc_pool_args, tap_row)
     PLACE(pc_map_args, count)
+    PLACE(pc_row_args, accumulate)
     PLACE(pc_isa, f64)
     return -1;
 }
@@ -280,6 +282,17 @@ void NAME(relu_backward)(const pc_map_args *a)
     for (int64_t q = 0; q < a->count; q++) {
         const int passes = a->in ? !(((const T *)a->in)[q] <= 0) : a->bits[q / 64] >> q % 64 & 1;
         ((T *)a->out)[q] = passes ? ((const T *)a->grad)[q] : 0;
+    }
+}
+
+void NAME(row_sums)(const pc_row_args *a)
+{
+    for (int64_t q = 0; q < a->columns; q++) {
+        T sum = a->accumulate ? ((T *)a->out)[q] : 0;
+        for (int64_t r = 0; r < a->rows; r++) {
+            sum += ((const T *)a->in)[r * a->step + q];
+        }
+        ((T *)a->out)[q] = sum;
     }
 }
 

@@ -23,6 +23,7 @@ def test_structs_are_mirrored(oracle: ctypes.CDLL) -> None:
         "pc_pool_args": lib.PoolArgs,
         "pc_chains_args": lib.ChainsArgs,
         "pc_map_args": lib.MapArgs,
+        "pc_row_args": lib.RowArgs,
         "pc_kernels": lib.Kernels,
         "pc_isa": lib.Isa,
     }
@@ -37,6 +38,7 @@ def test_structs_are_mirrored(oracle: ctypes.CDLL) -> None:
         ("pc_pool_args", "tap_row"),
         ("pc_chains_args", "rounds"),
         ("pc_map_args", "count"),
+        ("pc_row_args", "accumulate"),
         ("pc_isa", "f64"),
     ]:
         place = getattr(mirrors[struct], field).offset
