@@ -96,6 +96,27 @@ def avg_pool2d_backward(
 ) -> _Array: ...
 def adaptive_avg_pool2d(input: ArrayLike, output_size: int | Sequence[int | None]) -> _Array: ...
 def adaptive_avg_pool2d_backward(grad_output: ArrayLike, input_shape: Sequence[int]) -> _Array: ...
+def batch_norm(
+    input: ArrayLike,
+    running_mean: ArrayLike | None,
+    running_var: ArrayLike | None,
+    weight: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-05,
+) -> _Array: ...
+def batch_norm_backward(
+    grad_output: ArrayLike,
+    input: ArrayLike,
+    running_mean: ArrayLike | None,
+    running_var: ArrayLike | None,
+    weight: ArrayLike | None = None,
+    training: bool = False,
+    eps: float = 1e-05,
+    *,
+    output_mask: Sequence[bool] = (True, True, True),
+) -> _Gradients: ...
 def relu(input: ArrayLike, inplace: bool = False) -> _Array: ...
 def relu_backward(grad_output: ArrayLike, input: ArrayLike) -> _Array: ...
 
@@ -242,3 +263,35 @@ class AdaptiveAvgPool2d(_Layer):
     def _config(self) -> dict[str, Any]: ...
     @property
     def output_size(self) -> Any: ...
+
+class BatchNorm2d(_Layer):
+    eps: float
+    momentum: float | None
+    weight: Any  # an array, or None for good; so is the bias
+    bias: Any
+    weight_grad: _Array | None
+    bias_grad: _Array | None
+    _weight_requires_grad: bool
+    _bias_requires_grad: bool
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-05,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        device: str | None = None,
+        dtype: DTypeLike | None = None,
+        *,
+        bias: bool = True,
+    ) -> None: ...
+    def _config(self) -> dict[str, Any]: ...
+    def _set_dtype(self, dtype: DTypeLike, /) -> None: ...
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+    @property
+    def num_features(self) -> int: ...
+    @property
+    def affine(self) -> bool: ...
+    @property
+    def track_running_stats(self) -> bool: ...

@@ -1,4 +1,4 @@
-"""The operators of the layers around convolutions and pools: relu, adaptive pooling.
+"""The operators of the layers around convolutions and pools: relu, adaptive pooling, batch_norm.
 
 They are part of :mod:`pyconv.functional`, which tells the conventions.
 """
@@ -131,3 +131,112 @@ def adaptive_avg_pool2d_backward(grad_output: ArrayLike, input_shape: Sequence[i
     array([[3., 9., 6.]])
     """
     return _core.adaptive_avg_pool2d_backward(grad_output, input_shape)
+
+
+def batch_norm(
+    input: ArrayLike,
+    running_mean: Array | None,
+    running_var: Array | None,
+    weight: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Array:
+    """Normalise each channel: ``(input - mean) / sqrt(var + eps) * weight + bias``.
+
+    In training the mean and the biased variance are those of the batch, and the running ones are
+    moved towards them in place, ``running = (1 - momentum) * running + momentum * batch``, with the
+    unbiased variance. Otherwise the running ones are used.
+
+    Parameters
+    ----------
+    input : array_like, shape (N, C, ...)
+    running_mean, running_var : numpy.ndarray, shape (C,), or None
+        None is for training only. To be updated they must have the dtype of the result.
+    weight, bias : array_like, shape (C,), optional
+    training : bool, default: False
+    momentum : float, default: 0.1
+    eps : float, default: 1e-05
+
+    Returns
+    -------
+    numpy.ndarray, of the input's shape
+
+    Raises
+    ------
+    TypeError
+        If a running array is to be updated and is no writable array of the right dtype.
+    ValueError
+        If shapes disagree, or in training there is one value per channel, or ``eps <= 0``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pyconv import functional as F
+    >>> mean, var = np.zeros(1), np.ones(1)
+    >>> F.batch_norm([[1], [3]], mean, var, training=True, eps=1e-12)
+    array([[-1.],
+           [ 1.]])
+    >>> mean, var
+    (array([0.2]), array([1.1]))
+    """
+    return _core.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
+
+
+def batch_norm_backward(
+    grad_output: ArrayLike,
+    input: ArrayLike,
+    running_mean: ArrayLike | None,
+    running_var: ArrayLike | None,
+    weight: ArrayLike | None = None,
+    training: bool = False,
+    eps: float = 1e-5,
+    *,
+    output_mask: Sequence[bool] = (True, True, True),
+) -> tuple[Array | None, Array | None, Array | None]:
+    """Return the gradients of :func:`batch_norm`.
+
+    With ``g = grad_output`` and ``xhat = (input - mean) / sqrt(var + eps)``: ``grad_bias`` is
+    ``sum(g)``, ``grad_weight`` is ``sum(g * xhat)``, and ``grad_input`` is ``weight / sqrt(var +
+    eps) * g``, in training with ``g - mean(g) - xhat * mean(g * xhat)`` in place of ``g``, since
+    mean and variance depend on the input.
+
+    Parameters
+    ----------
+    grad_output : array_like, of the input's shape
+    input, running_mean, running_var, weight, training, eps
+        As in the forward. The running arrays are not changed; in training they are not used.
+    output_mask : three bools, default: (True, True, True)
+        Which of the three gradients to compute.
+
+    Returns
+    -------
+    (grad_input, grad_weight, grad_bias)
+        None where ``output_mask`` says False.
+
+    Raises
+    ------
+    ValueError
+        As in the forward.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pyconv import functional as F
+    >>> x, mean, var = [[1.0], [3.0]], np.zeros(1), np.ones(1)
+    >>> grad_x, grad_w, grad_b = F.batch_norm_backward([[1], [1]], x, mean, var, eps=0.0)
+    >>> grad_x, grad_w, grad_b
+    (array([[1.],
+           [1.]]), array([4.]), array([2.]))
+    """
+    return _core.batch_norm_backward(
+        grad_output,
+        input,
+        running_mean,
+        running_var,
+        weight,
+        training,
+        eps,
+        output_mask=output_mask,
+    )

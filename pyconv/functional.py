@@ -22,15 +22,12 @@ from pyconv._conv1d import conv1d, conv1d_backward
 from pyconv._layer_ops import (
     adaptive_avg_pool2d,
     adaptive_avg_pool2d_backward,
+    batch_norm,
+    batch_norm_backward,
     relu,
     relu_backward,
 )
-from pyconv._numpy_ops import (
-    batch_norm,
-    batch_norm_backward,
-    linear,
-    linear_backward,
-)
+from pyconv._numpy_ops import linear, linear_backward
 from pyconv.losses import cross_entropy, cross_entropy_backward, mse_loss, mse_loss_backward
 
 if TYPE_CHECKING:

@@ -84,7 +84,26 @@ class _CoreLayer(Module):
         return {**self._own_core_parameters(), **super()._own_parameters()}
 
 
-class _ConvLayer(_CoreLayer):
+class _OwnerLayer(_CoreLayer):
+    """What layers with a weight and a bias share; either may be missing for good."""
+
+    if TYPE_CHECKING:
+        weight: Any
+        bias: Any
+
+    def _own_core_parameters(self) -> dict[str, Parameter]:
+        names = [name for name in ("weight", "bias") if getattr(self, name) is not None]
+        return {name: layer_parameter(self, name) for name in names}
+
+    def _arrays_state(self) -> dict[str, Any]:
+        state: dict[str, Any] = {}
+        for name, parameter in self._own_core_parameters().items():
+            state[name] = parameter.data
+            state[f"_{name}_requires_grad"] = parameter.requires_grad
+        return state
+
+
+class _ConvLayer(_OwnerLayer):
     """What both convolutions share."""
 
     if TYPE_CHECKING:
@@ -97,8 +116,6 @@ class _ConvLayer(_CoreLayer):
         output_padding: Any
         groups: Any
         padding_mode: Any
-        weight: Any
-        bias: Any
 
     def reset_parameters(self, rng: Any = None) -> None:
         """Fill weight, then bias, from U(-b, b), ``b = 1/sqrt(weight.shape[1] * kH * kW)``.
@@ -129,17 +146,6 @@ class _ConvLayer(_CoreLayer):
         if self.padding_mode != "zeros":
             parts.append(f"padding_mode={self.padding_mode}")
         return ", ".join(parts)
-
-    def _own_core_parameters(self) -> dict[str, Parameter]:
-        names = ("weight",) if self.bias is None else ("weight", "bias")
-        return {name: layer_parameter(self, name) for name in names}
-
-    def _arrays_state(self) -> dict[str, Any]:
-        state: dict[str, Any] = {}
-        for name, parameter in self._own_core_parameters().items():
-            state[name] = parameter.data
-            state[f"_{name}_requires_grad"] = parameter.requires_grad
-        return state
 
 
 class Conv2d(_core.Conv2d, _ConvLayer):

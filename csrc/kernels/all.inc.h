@@ -2,4 +2,5 @@
 #include "kernels/conv_tile.inc.h"
 #include "kernels/fma_chains.inc.h"
 #include "kernels/map.inc.h"
+#include "kernels/norm.inc.h"
 #include "kernels/pool.inc.h"

@@ -91,6 +91,30 @@ typedef struct {
     int64_t count;
 } pc_map_args;
 
+/* Batch normalisation, over `count` elements side by side, read and written exactly. Numbers among the arguments are
+ * rounded to T.
+ *
+ *   norm_sums   with W = 128 / sizeof(T) virtual lanes, for each block of 16 * W elements (the last may be short), and for
+ *               each lane j of it: s = q = 0; for its elements e (j, W + j, 2 * W + j, ... of the block) in order
+ *                   du = u[e] - u0, dv = v[e] - v0, s += du, q = fma(du, dv, q)         in T
+ *               then sums[j] += s, sums[W + j] += q                                     in double
+ *               Where v is u, v0 must be u0.
+ *   norm_map    out[e] = fma(in[e] - mean, scale, shift), and where `more` is not NULL
+ *               out[e] = fma(more[e], more_scale, that) */
+typedef struct {
+    double *sums;      /* 2 * W */
+    const void *u, *v; /* T */
+    double u0, v0;
+    int64_t count;
+} pc_norm_sums_args;
+
+typedef struct {
+    void *out;             /* T */
+    const void *in, *more; /* T */
+    double mean, scale, shift, more_scale;
+    int64_t count;
+} pc_norm_map_args;
+
 typedef struct {
     int64_t lanes;                   /* elements of a vector */
     int64_t tile_rows, tile_columns; /* the most that conv_tile takes */

@@ -412,6 +412,25 @@ bool pc_parse_truth(PyObject *value, bool *flag)
     return truth >= 0;
 }
 
+bool pc_parse_float(PyObject *value, const char *who, const char *name, double *number)
+{
+    if (!value) {
+        return true;
+    }
+    const bool never = PyBool_Check(value) || PyUnicode_Check(value);
+    const double found = never ? 0 : PyFloat_AsDouble(value);
+    if (PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_OverflowError)) {
+        PyErr_Clear();
+        PyErr_Format(PyExc_ValueError, "%s: %s is too large for a float", who, name);
+    }
+    if (never || (PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_TypeError))) {
+        PyErr_Clear();
+        return wrong_type(who, name, "a float", value);
+    }
+    *number = PyErr_Occurred() ? *number : found;
+    return !PyErr_Occurred();
+}
+
 bool pc_parse_flag(PyObject *value, const char *who, const char *name, bool *flag)
 {
     if (value && !PyBool_Check(value) && !pc_is_numpy_bool(value)) {
@@ -541,18 +560,6 @@ bool pc_parse_output_size(PyObject *value, const char *who, int rank, bool *give
 
 /* ---- and back ---- */
 
-bool pc_dict_take(PyObject *dict, const char *name, PyObject *value)
-{
-    bool good = value && PyDict_SetItemString(dict, name, value) == 0;
-    Py_XDECREF(value);
-    return good;
-}
-
-PyObject *pc_pair_object(const int64_t pair[2])
-{
-    return Py_BuildValue("(LL)", (long long)pair[0], (long long)pair[1]);
-}
-
 PyObject *pc_pair_as_given(PyObject *value, const int64_t pair[2])
 {
     PyObject *integer = NULL;
@@ -566,20 +573,6 @@ PyObject *pc_pair_as_given(PyObject *value, const int64_t pair[2])
     PyObject *tuple = single ? Py_BuildValue("(L)", (long long)pair[0]) : pc_pair_object(pair);
     if (tuple && PyList_Check(value)) {
         Py_SETREF(tuple, PySequence_List(tuple));
-    }
-    return tuple;
-}
-
-PyObject *pc_shape_object(const int64_t shape[4], int rank)
-{
-    PyObject *tuple = PyTuple_New(rank);
-    for (int i = 0; tuple && i < rank; i++) {
-        PyObject *size = PyLong_FromLongLong(shape[4 - rank + i]);
-        if (!size) {
-            Py_CLEAR(tuple);
-            break;
-        }
-        PyTuple_SET_ITEM(tuple, i, size);
     }
     return tuple;
 }

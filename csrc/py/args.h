@@ -55,6 +55,8 @@ bool pc_parse_padding(PyObject *value, const char *who, pc_window *window, bool 
 bool pc_parse_symmetric_padding(PyObject *value, const char *who, pc_words words, pc_window *window);
 bool pc_parse_padding_mode(PyObject *value, const char *who, pc_pad_mode *mode);
 const char *pc_padding_mode_name(pc_pad_mode mode);
+/* What float() takes, but no string and no bool. */
+bool pc_parse_float(PyObject *value, const char *who, const char *name, double *number);
 /* bool and np.bool_ only */
 bool pc_parse_flag(PyObject *value, const char *who, const char *name, bool *flag);
 /* anything that has a truth value */

@@ -213,6 +213,25 @@ PyObject *pc_array_contiguous(PyObject *array, pc_dtype dtype, const char *who, 
     return converted(array, number, who, name);
 }
 
+PyObject *pc_array_as_images(PyObject *array)
+{
+    const int rank = PyArray_NDIM(AS_ARRAY(array));
+    if (rank == 4) {
+        return Py_NewRef(array);
+    }
+    if (rank < 2) { /* it had two when it was looked at */
+        PyErr_SetString(PyExc_RuntimeError, "an array was given another shape while the call went on");
+        return NULL;
+    }
+    const npy_intp *sizes = PyArray_DIMS(AS_ARRAY(array));
+    npy_intp shape[4] = {sizes[0], sizes[1], rank > 4 ? sizes[2] : 1, 1};
+    for (int i = rank > 4 ? 3 : 2; i < rank; i++) {
+        shape[3] *= sizes[i];
+    }
+    PyArray_Dims dims = {shape, 4};
+    return PyArray_Newshape(AS_ARRAY(array), &dims, NPY_CORDER);
+}
+
 static void read_shape(pc_input *input)
 {
     PyArrayObject *array = AS_ARRAY(input->array);
@@ -486,6 +505,23 @@ bool pc_array_is(PyObject *object, int rank, const int64_t *shape, pc_dtype dtyp
 }
 
 bool pc_array_writeable(PyObject *array) { return PyArray_ISWRITEABLE(AS_ARRAY(array)); }
+
+bool pc_array_is_vector(PyObject *object, int64_t size, pc_dtype dtype)
+{
+    PyArrayObject *array = AS_ARRAY(object);
+    return PyArray_Check(object) && PyArray_TYPE(array) == type_number(dtype) && PyArray_ISNOTSWAPPED(array) &&
+           PyArray_NDIM(array) == 1 && PyArray_DIM(array, 0) == size;
+}
+
+bool pc_array_put(PyObject *into, PyObject *from) { return PyArray_CopyInto(AS_ARRAY(into), AS_ARRAY(from)) == 0; }
+
+int64_t *pc_array_counter(PyObject *object)
+{
+    PyArrayObject *array = AS_ARRAY(object);
+    const bool fit =
+        PyArray_Check(object) && is_native(array, NPY_INT64) && PyArray_ISWRITEABLE(array) && PyArray_SIZE(array) == 1;
+    return fit ? PyArray_DATA(array) : NULL;
+}
 
 void pc_array_assign(PyObject *into, PyObject *from, pc_dtype dtype)
 {

@@ -29,6 +29,9 @@ PyObject *pc_array_open(PyObject *value, const char *who, const char *name, pc_d
 /* `array` itself where it is C-contiguous, aligned and of that type, else a copy that is. */
 PyObject *pc_array_contiguous(PyObject *array, pc_dtype dtype, const char *who, const char *name);
 
+/* The same elements on four axes: more are joined at the end, fewer than four get (N, C, 1, L) or (N, C, 1, 1). */
+PyObject *pc_array_as_images(PyObject *array);
+
 /* An array of three or four axes on its way to ops/. */
 typedef struct {
     PyObject *array;  /* a strong reference, or NULL */
@@ -78,6 +81,11 @@ PyObject *pc_array_describe(PyObject *array);     /* "C-contiguous float32 array
 /* Has it exactly this type and shape, C-contiguous, aligned, in native byte order? */
 bool pc_array_is(PyObject *array, int rank, const int64_t *shape, pc_dtype dtype);
 bool pc_array_writeable(PyObject *array);
+/* Is it an array of this very type, (size,), of any layout? May it be updated by pc_array_put(array, contiguous)? */
+bool pc_array_is_vector(PyObject *object, int64_t size, pc_dtype dtype);
+bool pc_array_put(PyObject *into, PyObject *from);
+/* Where the number is, in a writeable int64 array of one element; NULL, without an exception, for all else. */
+int64_t *pc_array_counter(PyObject *object);
 /* into = from, and into += from: same type and shape, both C-contiguous. */
 void pc_array_assign(PyObject *into, PyObject *from, pc_dtype dtype);
 void pc_array_add(PyObject *into, PyObject *from, pc_dtype dtype);

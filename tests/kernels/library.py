@@ -114,6 +114,34 @@ class RowArgs(ctypes.Structure):
     )
 
 
+class NormSumsArgs(ctypes.Structure):
+    """Mirror of pc_norm_sums_args."""
+
+    _fields_ = (
+        ("sums", pointer),
+        ("u", pointer),
+        ("v", pointer),
+        ("u0", ctypes.c_double),
+        ("v0", ctypes.c_double),
+        ("count", i64),
+    )
+
+
+class NormMapArgs(ctypes.Structure):
+    """Mirror of pc_norm_map_args."""
+
+    _fields_ = (
+        ("out", pointer),
+        ("in_", pointer),
+        ("more", pointer),
+        ("mean", ctypes.c_double),
+        ("scale", ctypes.c_double),
+        ("shift", ctypes.c_double),
+        ("more_scale", ctypes.c_double),
+        ("count", i64),
+    )
+
+
 @functools.cache
 def listed_kernels() -> tuple[str, ...]:
     """Return the names in kernels.def."""

@@ -36,6 +36,8 @@ int64_t oracle_layout(const char *what)
     SIZE(pc_chains_args)
     SIZE(pc_map_args)
     SIZE(pc_row_args)
+    SIZE(pc_norm_sums_args)
+    SIZE(pc_norm_map_args)
     SIZE(pc_kernels)
     PLACE(pc_chains_args, rounds)
     SIZE(pc_isa)
@@ -47,6 +49,8 @@ int64_t oracle_layout(const char *what)
     PLACE(pc_pool_args, tap_row)
     PLACE(pc_map_args, count)
     PLACE(pc_row_args, accumulate)
+    PLACE(pc_norm_sums_args, count)
+    PLACE(pc_norm_map_args, count)
     PLACE(pc_isa, f64)
     return -1;
 }
@@ -293,6 +297,39 @@ void NAME(row_sums)(const pc_row_args *a)
             sum += ((const T *)a->in)[r * a->step + q];
         }
         ((T *)a->out)[q] = sum;
+    }
+}
+
+/* The contracts of batch normalisation. */
+void NAME(norm_sums)(const pc_norm_sums_args *a, int fused)
+{
+    const int64_t lanes = 128 / (int64_t)sizeof(T);
+    for (int64_t block = 0; block < a->count; block += 16 * lanes) {
+        const int64_t end = block + 16 * lanes < a->count ? block + 16 * lanes : a->count;
+        for (int64_t j = 0; j < lanes; j++) {
+            T s = 0, q = 0;
+            for (int64_t e = block + j; e < end; e += lanes) {
+                const T du = ((const T *)a->u)[e] - (T)a->u0, dv = ((const T *)a->v)[e] - (T)a->v0;
+                const T product = du * dv;
+                s += du;
+                q = fused ? FMA(du, dv, q) : product + q;
+            }
+            a->sums[j] += s;
+            a->sums[lanes + j] += q;
+        }
+    }
+}
+
+void NAME(norm_map)(const pc_norm_map_args *a, int fused)
+{
+    for (int64_t e = 0; e < a->count; e++) {
+        const T x = ((const T *)a->in)[e] - (T)a->mean, scaled = x * (T)a->scale;
+        T y = fused ? FMA(x, (T)a->scale, (T)a->shift) : scaled + (T)a->shift;
+        if (a->more) {
+            const T z = ((const T *)a->more)[e], product = z * (T)a->more_scale;
+            y = fused ? FMA(z, (T)a->more_scale, y) : product + y;
+        }
+        ((T *)a->out)[e] = y;
     }
 }
 

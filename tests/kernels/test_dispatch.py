@@ -24,6 +24,8 @@ def test_structs_are_mirrored(oracle: ctypes.CDLL) -> None:
         "pc_chains_args": lib.ChainsArgs,
         "pc_map_args": lib.MapArgs,
         "pc_row_args": lib.RowArgs,
+        "pc_norm_sums_args": lib.NormSumsArgs,
+        "pc_norm_map_args": lib.NormMapArgs,
         "pc_kernels": lib.Kernels,
         "pc_isa": lib.Isa,
     }
@@ -39,6 +41,8 @@ def test_structs_are_mirrored(oracle: ctypes.CDLL) -> None:
         ("pc_chains_args", "rounds"),
         ("pc_map_args", "count"),
         ("pc_row_args", "accumulate"),
+        ("pc_norm_sums_args", "count"),
+        ("pc_norm_map_args", "count"),
         ("pc_isa", "f64"),
     ]:
         place = getattr(mirrors[struct], field).offset
