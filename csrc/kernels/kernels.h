@@ -91,21 +91,22 @@ typedef struct {
     int64_t count;
 } pc_map_args;
 
-/* Batch normalisation, over `count` elements side by side, read and written exactly. Numbers among the arguments are
- * rounded to T.
+/* Batch normalisation. Everything is read and written exactly; numbers among the arguments are rounded to T.
  *
- *   norm_sums   with W = 128 / sizeof(T) virtual lanes, for each block of 16 * W elements (the last may be short), and for
- *               each lane j of it: s = q = 0; for its elements e (j, W + j, 2 * W + j, ... of the block) in order
+ *   norm_sums   with W = 128 / sizeof(T) virtual lanes, for each block, and for each lane j of it: s = q = 0; for the
+ *               block's rows, and in a row for e = j, W + j, 2 * W + j, ... in order
  *                   du = u[e] - u0, dv = v[e] - v0, s += du, q = fma(du, dv, q)         in T
  *               then sums[j] += s, sums[W + j] += q                                     in double
- *               Where v is u, v0 must be u0.
+ *               A block is 16 * W elements of a single row (the last may be short), or all of several rows. Where v is u,
+ *               v0 must be u0 and the steps the same.
  *   norm_map    out[e] = fma(in[e] - mean, scale, shift), and where `more` is not NULL
- *               out[e] = fma(more[e], more_scale, that) */
+ *               out[e] = fma(more[e], more_scale, that), for e < count */
 typedef struct {
     double *sums;      /* 2 * W */
     const void *u, *v; /* T */
     double u0, v0;
-    int64_t count;
+    int64_t rows, u_step, v_step; /* the steps lead from row to row */
+    int64_t count;                /* of a row */
 } pc_norm_sums_args;
 
 typedef struct {

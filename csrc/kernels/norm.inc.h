@@ -7,51 +7,56 @@
 #define PC_NORM_VECTORS ((int)(128 / sizeof(T)) / V_LANES)
 enum { PC_LOCAL(norm_lanes) = 128 / sizeof(T) };
 
-/* One block: at most 16 steps of W elements. With `square`, v is u. */
-PC_INLINE void PC_LOCAL(norm_block)(double *sums, const T *u, const T *v, v_t u0, v_t v0, int64_t count,
+/* One block: `rows` rows of `count` elements, at most 16 steps of W elements. With `square`, v is u. */
+PC_INLINE void PC_LOCAL(norm_block)(const pc_norm_sums_args *a, const T *u, const T *v, int64_t rows, int64_t count,
                                     const bool square)
 {
+    const v_t u0 = v_set1((T)a->u0), v0 = v_set1((T)a->v0);
     v_t s[PC_NORM_VECTORS], q[PC_NORM_VECTORS];
     PC_UNROLL(8)
     for (int i = 0; i < PC_NORM_VECTORS; i++) {
         s[i] = q[i] = v_zero();
     }
-    int64_t e = 0;
-    for (; count - e >= PC_LOCAL(norm_lanes); e += PC_LOCAL(norm_lanes)) {
+    for (int64_t r = 0; r < rows; r++, u += a->u_step, v += a->v_step) {
+        int64_t e = 0;
+        for (; count - e >= PC_LOCAL(norm_lanes); e += PC_LOCAL(norm_lanes)) {
+            PC_UNROLL(8)
+            for (int i = 0; i < PC_NORM_VECTORS; i++) {
+                const v_t du = v_sub(v_load(u + e + i * V_LANES), u0);
+                const v_t dv = square ? du : v_sub(v_load(v + e + i * V_LANES), v0);
+                s[i] = v_add(s[i], du);
+                q[i] = v_fma(du, dv, q[i]);
+            }
+        }
         PC_UNROLL(8)
         for (int i = 0; i < PC_NORM_VECTORS; i++) {
-            const v_t du = v_sub(v_load(u + e + i * V_LANES), u0);
-            const v_t dv = square ? du : v_sub(v_load(v + e + i * V_LANES), v0);
-            s[i] = v_add(s[i], du);
-            q[i] = v_fma(du, dv, q[i]);
+            const int64_t at = e + i * V_LANES, rest = pc_min(count - at, V_LANES);
+            if (rest > 0) {
+                const v_mask mask = v_mask_first(rest);
+                const v_t du = v_select(mask, v_sub(v_load_tail(u + at, rest), u0), v_zero());
+                const v_t dv = square ? du : v_select(mask, v_sub(v_load_tail(v + at, rest), v0), v_zero());
+                s[i] = v_add(s[i], du);
+                q[i] = v_fma(du, dv, q[i]);
+            }
         }
     }
     PC_UNROLL(8)
     for (int i = 0; i < PC_NORM_VECTORS; i++) {
-        const int64_t at = e + i * V_LANES, rest = pc_min(count - at, V_LANES);
-        if (rest > 0) {
-            const v_mask mask = v_mask_first(rest);
-            const v_t du = v_select(mask, v_sub(v_load_tail(u + at, rest), u0), v_zero());
-            const v_t dv = square ? du : v_select(mask, v_sub(v_load_tail(v + at, rest), v0), v_zero());
-            s[i] = v_add(s[i], du);
-            q[i] = v_fma(du, dv, q[i]);
-        }
-        v_add_to(sums + i * V_LANES, s[i]);
-        v_add_to(sums + PC_LOCAL(norm_lanes) + i * V_LANES, q[i]);
+        v_add_to(a->sums + i * V_LANES, s[i]);
+        v_add_to(a->sums + PC_LOCAL(norm_lanes) + i * V_LANES, q[i]);
     }
 }
 
 void PC_SYMBOL(norm_sums)(const pc_norm_sums_args *a)
 {
-    const int64_t block = 16 * PC_LOCAL(norm_lanes);
-    const v_t u0 = v_set1((T)a->u0), v0 = v_set1((T)a->v0);
+    const int64_t block = a->rows > 1 ? a->count : 16 * PC_LOCAL(norm_lanes);
     const T *u = a->u, *v = a->v;
     for (int64_t e = 0; e < a->count; e += block) {
         const int64_t count = pc_min(block, a->count - e);
         if (u == v) {
-            PC_LOCAL(norm_block)(a->sums, u + e, v + e, u0, v0, count, true);
+            PC_LOCAL(norm_block)(a, u + e, v + e, a->rows, count, true);
         } else {
-            PC_LOCAL(norm_block)(a->sums, u + e, v + e, u0, v0, count, false);
+            PC_LOCAL(norm_block)(a, u + e, v + e, a->rows, count, false);
         }
     }
 }

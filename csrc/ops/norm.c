@@ -11,12 +11,13 @@
  * exact where it matters.
  *
  * A channel's elements are numbered by blocks of 16 * W, W the kernels' virtual lanes: plane after plane, and a plane
- * ends with a short block. Blocks are the links of the chain: each adds to 2 * W doubles. Up to 16 chunks of blocks, cut
+ * ends with a short block; of planes smaller than half a block, a few are one block. Blocks are the links of the chain: each adds to 2 * W doubles. Up to 16 chunks of blocks, cut
  * by the shape alone, have chains of their own, which are added in order. So bits depend neither on threads nor layout.
  *
- * Each thread takes channels, some at a time so that they are in the cache when the map comes; where the channels are
- * too few for that, threads share them by chunks, first for the sums and then for the map. Elements that are not side
- * by side in memory are gathered in a line first.
+ * Each thread takes channels, some at a time: so few that they are in the cache when the map comes, but enough for
+ * memory to be read in long runs, sample by sample. Where the channels are too few for that, threads share them by
+ * chunks, first for the sums and then for the map. Elements that are not side by side in memory are gathered in a line
+ * first.
  *
  * Floats whose squares overflow (beyond 1e19, a fill value of some data formats) give sums that are not finite: those
  * are made again, in double. */
@@ -28,15 +29,15 @@
 #include "ops/call.h"
 
 enum {
-    LANES = 32,        /* the most virtual lanes: those of float */
-    STEPS = 16,        /* of W elements: a block */
-    CHUNKS = 16,       /* of a channel, at most */
-    CHUNK_BLOCKS = 64, /* at least */
-    RUN_BLOCKS = 16,   /* at most in one go */
-    GUESS = 256,       /* elements whose mean is near the mean */
-    TOGETHER = 16,     /* channels, at most */
-    CACHE_BYTES = 192 << 10 /* of them: forward and backward they are read twice, and half of an L2 is theirs */,
-    GRAIN = 1 << 18, /* elements (0.1 ms) below which a second thread costs more than it brings */
+    LANES = 32,              /* the most virtual lanes: those of float */
+    STEPS = 16,              /* of W elements: a block */
+    CHUNKS = 16,             /* of a channel, at most */
+    CHUNK_BLOCKS = 64,       /* at least */
+    RUN_BLOCKS = 16,         /* at most in one go */
+    TOGETHER = 32,           /* channels whose sums are taken side by side, at most */
+    CACHE_BYTES = 192 << 10, /* of them, or */
+    RUN_BYTES = 16 << 10,    /* of one sample of them, whatever is more: 28x28 planes one by one are half as fast */
+    GRAIN = 1 << 18,         /* elements (0.1 ms) below which a second thread costs more than it brings */
 };
 
 /* The scalars of a channel's map. */
@@ -50,10 +51,12 @@ typedef struct {
     char *out;                  /* NULL: no map */
     char *grad_weight, *grad_bias;
     bool sums;
-    int64_t plane, blocks, chunks; /* elements of a plane, blocks of a plane, chunks of a channel */
-    double *partial;               /* [c][chunks][2] */
-    double *guess;                 /* [c] */
-    norm_line *lines;              /* [c] */
+    int64_t plane;         /* elements of one */
+    int64_t group, blocks; /* planes of a block (more than one: then it is whole planes), or blocks of a plane */
+    int64_t all, chunks;   /* blocks and chunks of a channel */
+    double *partial;       /* [c][chunks][2] */
+    double *guess;         /* [c] */
+    norm_line *lines;      /* [c] */
     pc_call *call;
 } norm_pass;
 
@@ -113,23 +116,39 @@ static const void *read(const norm_pass *p, const pc_tensor *tensor, int64_t n, 
     return line;
 }
 
-/* A run of blocks of one plane. */
+/* Elements first .. first+count-1 of each of the samples n .. n+samples-1. */
 typedef struct {
-    int64_t n, first, count; /* elements */
-    int64_t next;            /* the block behind it */
+    int64_t n, samples, first, count;
+    int64_t next; /* the block behind them */
 } norm_run;
 
 static norm_run run_at(const norm_pass *p, int64_t block, int64_t last)
 {
+    if (p->group > 1) {
+        const int64_t n = block * p->group;
+        return (norm_run){n, pc_min(p->group, p->norm->shape[0] - n), 0, p->plane, block + 1};
+    }
     const int64_t size = block_of(p->call->dtype), at = block % p->blocks;
     const int64_t length = pc_min(pc_min(p->blocks - at, last - block), RUN_BLOCKS);
-    return (norm_run){.n = block / p->blocks,
-                      .first = at * size,
-                      .count = pc_min(p->plane - at * size, length * size),
-                      .next = block + length};
+    return (norm_run){block / p->blocks, 1, at * size, pc_min(p->plane - at * size, length * size), block + length};
+}
+
+/* The samples of a run, of channel c: the first, and the step to the next. Each is side by side. */
+static const void *read_run(const norm_pass *p, const pc_tensor *tensor, const norm_run *run, int64_t c, void *line,
+                            int64_t *step)
+{
+    const void *first = read(p, tensor, run->n, c, run->first, run->count, line);
+    *step = first == line ? run->count : tensor->step[0];
+    for (int64_t s = 1; first == line && s < run->samples; s++) {
+        char *to = (char *)line + s * run->count * (int64_t)pc_dtype_size(p->call->dtype);
+        read(p, tensor, run->n + s, c, run->first, run->count, to);
+    }
+    return first;
 }
 
 /* ---- the sums ---- */
+
+static double as_t(double value, pc_dtype dtype) { return dtype == PC_F32 ? (double)(float)value : value; }
 
 /* The sums of some blocks of some channels, which may be near their guesses or (guess NULL) near zero. */
 static void sum_blocks(const norm_pass *p, const norm_work *work, int64_t c, int64_t channels, int64_t first,
@@ -141,10 +160,11 @@ static void sum_blocks(const norm_pass *p, const norm_work *work, int64_t c, int
     for (int64_t block = first; block < last && !pc_poll(p->call); block = run.next) {
         run = run_at(p, block, last);
         for (int64_t i = 0; i < channels; i++) {
-            const void *x = read(p, p->in, run.n, c + i, run.first, run.count, work->first);
-            pc_norm_sums_args args = {.sums = work->totals + i * 2 * LANES, .u = x, .v = x, .count = run.count};
+            pc_norm_sums_args args = {.sums = work->totals + i * 2 * LANES, .rows = run.samples, .count = run.count};
+            args.u = args.v = read_run(p, p->in, &run, c + i, work->first, &args.v_step);
+            args.u_step = args.v_step;
             if (p->grad) {
-                args.u = read(p, p->grad, run.n, c + i, run.first, run.count, work->second);
+                args.u = read_run(p, p->grad, &run, c + i, work->second, &args.u_step);
                 args.v0 = p->lines[c + i].mean;
             } else if (guess) {
                 args.u0 = args.v0 = guess[i];
@@ -165,30 +185,27 @@ static double fold(double *lanes, int64_t count)
     return lanes[0];
 }
 
-/* guess[i] = the mean of the first elements, as a T. */
+/* guess[i] = the mean of the first block, as a T. */
 static void guess_means(const norm_pass *p, const norm_work *work, int64_t c, int64_t channels, double *guess)
 {
-    const int64_t lanes = lanes_of(p->call->dtype);
-    const int64_t blocks = pc_min(p->norm->shape[0] * p->blocks, pc_ceil_div(GUESS, p->plane));
-    int64_t count = 0;
-    for (int64_t block = 0; block < blocks;) {
-        const norm_run run = run_at(p, block, blocks);
-        count += run.count;
-        block = run.next;
-    }
-    sum_blocks(p, work, c, channels, 0, blocks, NULL);
+    const norm_run run = run_at(p, 0, 1);
+    sum_blocks(p, work, c, channels, 0, 1, NULL);
     for (int64_t i = 0; i < channels; i++) {
-        const double mean = fold(work->totals + i * 2 * LANES, lanes) / (double)count;
-        guess[i] = p->call->dtype == PC_F64 ? mean : (double)(float)mean;
+        const double sum = fold(work->totals + i * 2 * LANES, lanes_of(p->call->dtype));
+        guess[i] = as_t(sum / (double)(run.samples * run.count), p->call->dtype);
         guess[i] = isfinite(guess[i]) ? guess[i] : 0;
     }
 }
 
+static int64_t chunk_start(const norm_pass *p, int64_t chunk)
+{
+    return p->all / p->chunks * chunk + pc_min(chunk, p->all % p->chunks);
+}
+
 static void sum_chunk(const norm_pass *p, const norm_work *work, int64_t c, int64_t channels, int64_t chunk)
 {
-    const int64_t all = p->norm->shape[0] * p->blocks, lanes = lanes_of(p->call->dtype);
-    const int64_t first = all / p->chunks * chunk + pc_min(chunk, all % p->chunks);
-    const int64_t last = first + all / p->chunks + (chunk < all % p->chunks);
+    const int64_t lanes = lanes_of(p->call->dtype);
+    const int64_t first = chunk_start(p, chunk), last = chunk_start(p, chunk + 1);
     double guess[TOGETHER] = {0};
     if (!p->grad) {
         guess_means(p, work, c, channels, guess);
@@ -207,20 +224,23 @@ static void sum_chunk(const norm_pass *p, const norm_work *work, int64_t c, int6
 /* The sums of a channel once more, in double and one element after the other. */
 static void sum_slowly(const norm_pass *p, const norm_work *work, int64_t c, double sums[2])
 {
-    const int64_t all = p->norm->shape[0] * p->blocks;
     const double u0 = p->grad ? 0 : p->guess[c], v0 = p->grad ? p->lines[c].mean : u0;
     norm_run run;
     sums[0] = sums[1] = 0;
-    for (int64_t block = 0; block < all && !pc_poll(p->call); block = run.next) {
-        run = run_at(p, block, all);
-        const void *v = read(p, p->in, run.n, c, run.first, run.count, work->first), *u = v;
+    for (int64_t block = 0; block < p->all && !pc_poll(p->call); block = run.next) {
+        run = run_at(p, block, p->all);
+        int64_t u_step, v_step;
+        const void *v = read_run(p, p->in, &run, c, work->first, &v_step), *u = v;
+        u_step = v_step;
         if (p->grad) {
-            u = read(p, p->grad, run.n, c, run.first, run.count, work->second);
+            u = read_run(p, p->grad, &run, c, work->second, &u_step);
         }
-        if (p->call->dtype == PC_F32) {
-            add_slowly_f32(sums, u, v, u0, v0, run.count);
-        } else {
-            add_slowly_f64(sums, u, v, u0, v0, run.count);
+        for (int64_t s = 0; s < run.samples; s++) {
+            if (p->call->dtype == PC_F32) {
+                add_slowly_f32(sums, (const float *)u + s * u_step, (const float *)v + s * v_step, u0, v0, run.count);
+            } else {
+                add_slowly_f64(sums, (const double *)u + s * u_step, (const double *)v + s * v_step, u0, v0, run.count);
+            }
         }
     }
 }
@@ -231,8 +251,6 @@ static double value_of(const void *vector, int64_t c, pc_dtype dtype, double mis
 {
     return !vector ? missing : dtype == PC_F32 ? (double)((const float *)vector)[c] : ((const double *)vector)[c];
 }
-
-static double as_t(double value, pc_dtype dtype) { return dtype == PC_F32 ? (double)(float)value : value; }
 
 static void put(char *vector, int64_t c, pc_dtype dtype, double value)
 {
@@ -285,29 +303,35 @@ static void finish(const norm_pass *p, const norm_work *work, int64_t c)
     }
 }
 
+/* The map over one run of one channel. */
+static void map_run(const norm_pass *p, const norm_work *work, const norm_run *run, int64_t n, int64_t c)
+{
+    const norm_line *line = &p->lines[c];
+    const bool both = p->grad && p->norm->batch;
+    const int64_t size = (int64_t)pc_dtype_size(p->call->dtype);
+    const pc_norm_map_args args = {
+        .out = p->out + ((n * p->norm->shape[1] + c) * p->plane + run->first) * size,
+        .in = read(p, p->grad && !both ? p->grad : p->in, n, c, run->first, run->count, work->first),
+        .more = both ? read(p, p->grad, n, c, run->first, run->count, work->second) : NULL,
+        .mean = line->mean,
+        .scale = line->scale,
+        .shift = line->shift,
+        .more_scale = line->more,
+        .count = run->count};
+    pc_kernels_for(p->call->dtype)->norm_map(&args);
+}
+
 /* The map over some blocks of some channels. */
 static void map_blocks(const norm_pass *p, const norm_work *work, int64_t c, int64_t channels, int64_t first,
                        int64_t last)
 {
-    const pc_kernels *kernels = pc_kernels_for(p->call->dtype);
-    const int64_t size = (int64_t)pc_dtype_size(p->call->dtype);
-    const bool both = p->grad && p->norm->batch;
     norm_run run;
     for (int64_t block = first; block < last && !pc_poll(p->call); block = run.next) {
         run = run_at(p, block, last);
-        for (int64_t i = c; i < c + channels; i++) {
-            const norm_line *line = &p->lines[i];
-            const pc_tensor *source = p->grad && !both ? p->grad : p->in;
-            pc_norm_map_args args = {.out = p->out + ((run.n * p->norm->shape[1] + i) * p->plane + run.first) * size,
-                                     .in = read(p, source, run.n, i, run.first, run.count, work->first),
-                                     .more =
-                                         both ? read(p, p->grad, run.n, i, run.first, run.count, work->second) : NULL,
-                                     .mean = line->mean,
-                                     .scale = line->scale,
-                                     .shift = line->shift,
-                                     .more_scale = line->more,
-                                     .count = run.count};
-            kernels->norm_map(&args);
+        for (int64_t n = run.n; n < run.n + run.samples; n++) {
+            for (int64_t i = c; i < c + channels; i++) {
+                map_run(p, work, &run, n, i);
+            }
         }
     }
 }
@@ -320,17 +344,25 @@ static void enter(const norm_pass *p, int64_t c)
     p->lines[c] = (norm_line){.mean = p->grad ? as_t(p->norm->mean[c], p->call->dtype) : 0};
 }
 
+/* How many channels at a time. Without sums there is nothing to come back to. */
+static int64_t channels_together(const norm_pass *p)
+{
+    const int64_t plane = pc_max(p->plane, 1) * (int64_t)pc_dtype_size(p->call->dtype) * (p->grad ? 2 : 1);
+    if (!p->sums) {
+        return p->norm->shape[1];
+    }
+    const int64_t cached = CACHE_BYTES / pc_max(plane * p->norm->shape[0], 1);
+    return pc_max(1, pc_min(TOGETHER, pc_max(cached, pc_ceil_div(RUN_BYTES, plane))));
+}
+
 /* A share of the channels, from the sums to the map. */
 static void run_channels(void *context, int index, int count)
 {
     const norm_pass *p = context;
-    const int64_t *shape = p->norm->shape;
     pc_slice slice = pc_slice_of(p->call, index);
     const norm_work work = lay_out(&slice, p->call->dtype);
-    const int64_t bytes = shape[0] * p->plane * (int64_t)pc_dtype_size(p->call->dtype) * (p->grad ? 2 : 1);
-    const int64_t together = pc_max(1, pc_min(TOGETHER, CACHE_BYTES / pc_max(bytes, 1)));
-    const int64_t end = shape[1] * (index + 1) / count;
-    for (int64_t c = shape[1] * index / count; c < end && !pc_poll(p->call); c += together) {
+    const int64_t all = p->norm->shape[1], end = all * (index + 1) / count, together = channels_together(p);
+    for (int64_t c = all * index / count; c < end && !pc_poll(p->call); c += together) {
         const int64_t channels = pc_min(together, end - c);
         for (int64_t i = c; i < c + channels; i++) {
             enter(p, i);
@@ -342,7 +374,7 @@ static void run_channels(void *context, int index, int count)
             finish(p, &work, i);
         }
         if (p->out) {
-            map_blocks(p, &work, c, channels, 0, shape[0] * p->blocks);
+            map_blocks(p, &work, c, channels, 0, p->all);
         }
     }
 }
@@ -352,12 +384,11 @@ static void run_chunks(const norm_pass *p, int index, int count, bool map)
 {
     pc_slice slice = pc_slice_of(p->call, index);
     const norm_work work = lay_out(&slice, p->call->dtype);
-    const int64_t items = p->norm->shape[1] * p->chunks, all = p->norm->shape[0] * p->blocks;
+    const int64_t items = p->norm->shape[1] * p->chunks;
     for (int64_t i = items * index / count; i < items * (index + 1) / count && !pc_poll(p->call); i++) {
         const int64_t c = i / p->chunks, k = i % p->chunks;
         if (map) {
-            const int64_t first = all / p->chunks * k + pc_min(k, all % p->chunks);
-            map_blocks(p, &work, c, 1, first, first + all / p->chunks + (k < all % p->chunks));
+            map_blocks(p, &work, c, 1, chunk_start(p, k), chunk_start(p, k + 1));
         } else {
             sum_chunk(p, &work, c, 1, k);
         }
@@ -370,8 +401,10 @@ static void run_map(void *context, int index, int count) { run_chunks(context, i
 static norm_pass pass_of(const pc_norm *norm, pc_dtype dtype)
 {
     norm_pass p = {.norm = norm, .plane = norm->shape[2] * norm->shape[3]};
+    p.group = pc_max(1, pc_min(STEPS, block_of(dtype) / pc_max(p.plane, 1)));
     p.blocks = pc_ceil_div(p.plane, block_of(dtype));
-    p.chunks = pc_max(1, pc_min(CHUNKS, norm->shape[0] * p.blocks / CHUNK_BLOCKS));
+    p.all = p.group > 1 ? pc_ceil_div(norm->shape[0], p.group) * (p.plane > 0) : norm->shape[0] * p.blocks;
+    p.chunks = pc_max(1, pc_min(CHUNKS, p.all / CHUNK_BLOCKS));
     return p;
 }
 

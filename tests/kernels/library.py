@@ -123,6 +123,9 @@ class NormSumsArgs(ctypes.Structure):
         ("v", pointer),
         ("u0", ctypes.c_double),
         ("v0", ctypes.c_double),
+        ("rows", i64),
+        ("u_step", i64),
+        ("v_step", i64),
         ("count", i64),
     )
 

@@ -303,16 +303,19 @@ void NAME(row_sums)(const pc_row_args *a)
 /* The contracts of batch normalisation. */
 void NAME(norm_sums)(const pc_norm_sums_args *a, int fused)
 {
-    const int64_t lanes = 128 / (int64_t)sizeof(T);
-    for (int64_t block = 0; block < a->count; block += 16 * lanes) {
-        const int64_t end = block + 16 * lanes < a->count ? block + 16 * lanes : a->count;
+    const int64_t lanes = 128 / (int64_t)sizeof(T), size = a->rows > 1 ? a->count : 16 * lanes;
+    for (int64_t block = 0; block < a->count; block += size) {
+        const int64_t end = block + size < a->count ? block + size : a->count;
         for (int64_t j = 0; j < lanes; j++) {
             T s = 0, q = 0;
-            for (int64_t e = block + j; e < end; e += lanes) {
-                const T du = ((const T *)a->u)[e] - (T)a->u0, dv = ((const T *)a->v)[e] - (T)a->v0;
-                const T product = du * dv;
-                s += du;
-                q = fused ? FMA(du, dv, q) : product + q;
+            for (int64_t r = 0; r < a->rows; r++) {
+                for (int64_t e = block + j; e < end; e += lanes) {
+                    const T du = ((const T *)a->u)[r * a->u_step + e] - (T)a->u0;
+                    const T dv = ((const T *)a->v)[r * a->v_step + e] - (T)a->v0;
+                    const T product = du * dv;
+                    s += du;
+                    q = fused ? FMA(du, dv, q) : product + q;
+                }
             }
             a->sums[j] += s;
             a->sums[lanes + j] += q;

@@ -36,20 +36,26 @@ def test_norm_sums(table: Table, oracle: ctypes.CDLL, kind: str, special: bool) 
     rng, u_page, v_page = np.random.default_rng(1), Pages(1 << 14), Pages(1 << 14)
     sums_page = Pages(1 << 12)
     lanes = 128 // table.dtype.itemsize
-    for count, flush in itertools.product(lengths(table), FLUSH):
+    for count, flush, rows in itertools.product(lengths(table), FLUSH, (1, 2, 5)):
+        gap_u, gap_v = (int(gap) for gap in rng.integers(0, 4, 2))
+        if rows > 1 and rows * (count + 3) * table.dtype.itemsize > 1 << 14:
+            continue
         for page in (u_page, v_page, sums_page):
             page.bytes[:] = CANARY
-        u = u_page.array(count, table.dtype, flush)
-        v = v_page.array(count, table.dtype, flush)
+        u_step, v_step = count + gap_u, count + gap_v
+        u = u_page.array((rows - 1) * u_step + count, table.dtype, flush)
+        v = v_page.array((rows - 1) * v_step + count, table.dtype, flush)
         sums = sums_page.array(2 * lanes, np.float64, flush)
-        u[:] = numbers(rng, count, table.dtype, special=special)
-        v[:] = numbers(rng, count, table.dtype, special=special)
+        u[:] = numbers(rng, u.size, table.dtype, special=special)
+        v[:] = numbers(rng, v.size, table.dtype, special=special)
         sums[:] = rng.standard_normal(2 * lanes)
         u0, v0 = (float(table.dtype.type(x)) for x in rng.standard_normal(2))
         if kind == "square":
-            v, v0 = u, u0
+            v, v0, v_step = u, u0, u_step
         expected = sums.copy()
-        args = NormSumsArgs(address(sums), address(u), address(v), u0, v0, count)
+        args = NormSumsArgs(
+            address(sums), address(u), address(v), u0, v0, rows, u_step, v_step, count
+        )
         scalar = NormSumsArgs.from_buffer_copy(args)
         scalar.sums = address(expected)
         getattr(oracle, f"oracle_{table.name}_norm_sums")(ctypes.byref(scalar), int(table.fma))
