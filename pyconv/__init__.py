@@ -23,6 +23,7 @@ from pyconv._core import release_workspace
 from pyconv._random import manual_seed
 from pyconv._threads import get_num_threads, num_threads, set_num_threads
 from pyconv.batchnorm import BatchNorm2d
+from pyconv.conv1d import Conv1d
 from pyconv.dense import Flatten, Linear
 from pyconv.layers import AdaptiveAvgPool2d, AvgPool2d, Conv2d, ConvTranspose2d, MaxPool2d, ReLU
 from pyconv.losses import CrossEntropyLoss, MSELoss
@@ -40,6 +41,7 @@ __all__ = [
     "AdaptiveAvgPool2d",
     "AvgPool2d",
     "BatchNorm2d",
+    "Conv1d",
     "Conv2d",
     "ConvTranspose2d",
     "CrossEntropyLoss",

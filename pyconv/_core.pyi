@@ -21,6 +21,26 @@ def build_info() -> dict[str, Any]: ...
 def release_workspace() -> None: ...
 def fma_chains(dtype: DTypeLike, rounds: int) -> float: ...
 def fresh_copy(array: ArrayLike, /) -> _Array: ...
+def conv1d(
+    input: ArrayLike,
+    weight: ArrayLike,
+    bias: ArrayLike | None = None,
+    stride: _Pair = 1,
+    padding: _Padding = 0,
+    dilation: _Pair = 1,
+    groups: int = 1,
+) -> _Array: ...
+def conv1d_backward(
+    grad_output: ArrayLike,
+    input: ArrayLike,
+    weight: ArrayLike,
+    *,
+    stride: _Pair = 1,
+    padding: _Padding = 0,
+    dilation: _Pair = 1,
+    groups: int = 1,
+    output_mask: Sequence[bool] = (True, True, True),
+) -> _Gradients: ...
 def conv2d(
     input: ArrayLike,
     weight: ArrayLike,
@@ -150,21 +170,37 @@ class _Conv(_Layer):
     @property
     def out_channels(self) -> int: ...
     @property
-    def kernel_size(self) -> tuple[int, int]: ...
+    def kernel_size(self) -> tuple[int, ...]: ...
     @property
-    def stride(self) -> tuple[int, int]: ...
+    def stride(self) -> tuple[int, ...]: ...
     @property
     def padding(self) -> tuple[Any, ...] | Literal["same", "valid"]: ...
     @property
-    def dilation(self) -> tuple[int, int]: ...
+    def dilation(self) -> tuple[int, ...]: ...
     @property
     def groups(self) -> int: ...
     @property
     def padding_mode(self) -> str: ...
     @property
-    def output_padding(self) -> tuple[int, int]: ...
+    def output_padding(self) -> tuple[int, ...]: ...
     @property
     def transposed(self) -> bool: ...
+
+class Conv1d(_Conv):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: _Pair,
+        stride: _Pair = 1,
+        padding: _Padding = 0,
+        dilation: _Pair = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        device: str | None = None,
+        dtype: DTypeLike | None = None,
+    ) -> None: ...
 
 class Conv2d(_Conv):
     def __init__(

@@ -104,7 +104,7 @@ class _OwnerLayer(_CoreLayer):
 
 
 class _ConvLayer(_OwnerLayer):
-    """What both convolutions share."""
+    """What the convolutions share."""
 
     if TYPE_CHECKING:
         in_channels: Any
@@ -118,7 +118,7 @@ class _ConvLayer(_OwnerLayer):
         padding_mode: Any
 
     def reset_parameters(self, rng: Any = None) -> None:
-        """Fill weight, then bias, from U(-b, b), ``b = 1/sqrt(weight.shape[1] * kH * kW)``.
+        """Fill weight, then bias, from U(-b, b), ``b = 1/sqrt(weight[0].size)``.
 
         ``rng`` is anything that ``numpy.random.default_rng`` takes; None is the generator that
         :func:`pyconv.manual_seed` sets.
@@ -133,11 +133,11 @@ class _ConvLayer(_OwnerLayer):
         """Return the arguments, as torch prints them: the last ones only if not the default."""
         parts = [f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"]
         parts.append(f"stride={self.stride}")
-        if self.padding != (0, 0):
+        if self.padding not in ((0, 0), (0,)):
             parts.append(f"padding={self.padding}")
-        if self.dilation != (1, 1):
+        if self.dilation not in ((1, 1), (1,)):
             parts.append(f"dilation={self.dilation}")
-        if self.output_padding != (0, 0):
+        if self.output_padding not in ((0, 0), (0,)):
             parts.append(f"output_padding={self.output_padding}")
         if self.groups != 1:
             parts.append(f"groups={self.groups}")

@@ -194,11 +194,11 @@ static PyObject *take_items(PyObject *value)
 static bool wrong_pair_length(const char *who, const char *name, pc_words words, PyObject *items)
 {
     PyObject *list = PySequence_List(items);
-    if (list && words == PC_WORDS_CONV) {
+    if (list && (words == PC_WORDS_CONV || words == PC_WORDS_LINE)) {
         PyErr_Format(PyExc_ValueError,
-                     "%s: expected %s to be a single integer value or a list of 2 values to match the convolution "
+                     "%s: expected %s to be a single integer value or a list of %d values to match the convolution "
                      "dimensions, but got %s=%.200R",
-                     who, name, name, list);
+                     who, name, words == PC_WORDS_LINE ? 1 : 2, name, list);
     } else if (list && words == PC_WORDS_ADAPTIVE) {
         PyErr_Format(PyExc_ValueError, "%s: %s must be 2 sizes, or one for both axes, got %.200R", who, name, list);
     } else if (list) {
@@ -209,11 +209,16 @@ static bool wrong_pair_length(const char *who, const char *name, pc_words words,
     return false;
 }
 
+static const char *wanted(pc_words words)
+{
+    return words == PC_WORDS_LINE ? "an int or a sequence of one int" : "an int or a pair of ints";
+}
+
 static bool pair_from_items(PyObject *items, PyObject *value, const char *who, const char *name, pc_words words,
                             int64_t pair[2])
 {
     Py_ssize_t count = PyTuple_GET_SIZE(items);
-    if (count != 1 && count != 2) {
+    if (count != 1 && (count != 2 || words == PC_WORDS_LINE)) {
         return wrong_pair_length(who, name, words, items);
     }
     int64_t numbers[2];
@@ -221,7 +226,7 @@ static bool pair_from_items(PyObject *items, PyObject *value, const char *who, c
         PyObject *integer;
         int kind = as_integer(PyTuple_GET_ITEM(items, i), &integer);
         if (kind <= 0) {
-            return kind == 0 && wrong_type(who, name, "an int or a pair of ints", value);
+            return kind == 0 && wrong_type(who, name, wanted(words), value);
         }
         if (!to_int64(integer, who, name, &numbers[i])) {
             return false;
@@ -249,7 +254,7 @@ bool pc_parse_pair(PyObject *value, const char *who, const char *name, pc_words 
     }
     PyObject *items = kind < 0 ? NULL : take_items(value);
     if (!items) {
-        return !PyErr_Occurred() && wrong_type(who, name, "an int or a pair of ints", value);
+        return !PyErr_Occurred() && wrong_type(who, name, wanted(words), value);
     }
     bool good = pair_from_items(items, value, who, name, words, pair);
     Py_DECREF(items);

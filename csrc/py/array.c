@@ -244,8 +244,32 @@ static void read_shape(pc_input *input)
     }
 }
 
+bool pc_input_open_line(pc_input *input, PyObject *value, const char *who, const char *name)
+{
+    input->line = false;
+    input->rank = 0;
+    input->array = pc_array_open(value, who, name, &input->natural);
+    const int rank = input->array ? PyArray_NDIM(AS_ARRAY(input->array)) : 0;
+    if (rank != 2 && rank != 3) {
+        return input->array != NULL;
+    }
+    npy_intp shape[4];
+    for (int i = 0; i <= rank; i++) {
+        shape[i] = i == rank - 1 ? 1 : PyArray_DIM(AS_ARRAY(input->array), i == rank ? i - 1 : i);
+    }
+    PyArray_Dims dims = {shape, rank + 1};
+    PyObject *view = PyArray_Newshape(AS_ARRAY(input->array), &dims, NPY_CORDER);
+    Py_SETREF(input->array, view);
+    if (view) {
+        read_shape(input);
+        input->line = true;
+    }
+    return view != NULL;
+}
+
 bool pc_input_open(pc_input *input, PyObject *value, const char *who, const char *name)
 {
+    input->line = false;
     input->array = pc_array_open(value, who, name, &input->natural);
     if (input->array) {
         read_shape(input);
@@ -256,6 +280,7 @@ bool pc_input_open(pc_input *input, PyObject *value, const char *who, const char
 bool pc_input_open_indices(pc_input *input, PyObject *value, const char *who, const char *name)
 {
     input->natural = PC_F32;
+    input->line = false;
     input->array = as_plain_array(value);
     if (!input->array) {
         return false;
@@ -338,26 +363,18 @@ bool pc_input_read_indices(const pc_input *input, const char *who, pc_tensor *te
 
 void pc_input_close(pc_input *input) { Py_CLEAR(input->array); }
 
-PyObject *pc_input_shape(const pc_input *input) { return pc_array_shape_object(input->array); }
-
-static bool refuse_grad_shape(const char *who, PyObject *got, PyObject *expected)
+PyObject *pc_input_shape(const pc_input *input)
 {
-    if (got && expected) {
-        PyErr_Format(
-            PyExc_ValueError,
-            "%s: expected grad_output of shape %S, got %.200S. Mismatch in shape: grad_output[0] has a shape of "
-            "%.200S and output[0] has a shape of %S",
-            who, expected, got, got, expected);
-    }
-    Py_XDECREF(got);
-    Py_XDECREF(expected);
-    return false;
+    PyObject *shape = pc_array_shape_object(input->array);
+    return input->line ? pc_shape_without_height(shape) : shape;
 }
 
 bool pc_check_grad_shape(const char *who, const pc_input *grad_output, const int64_t shape[4], int rank)
 {
     return (grad_output->rank == rank && memcmp(grad_output->shape, shape, sizeof grad_output->shape) == 0) ||
-           refuse_grad_shape(who, pc_input_shape(grad_output), pc_shape_object(shape, rank));
+           pc_refuse_grad_shape(who, pc_input_shape(grad_output),
+                                grad_output->line ? pc_shape_without_height(pc_shape_object(shape, rank))
+                                                  : pc_shape_object(shape, rank));
 }
 
 bool pc_check_grad_like(const char *who, PyObject *grad_output, PyObject *shape)
@@ -365,7 +382,7 @@ bool pc_check_grad_like(const char *who, PyObject *grad_output, PyObject *shape)
     PyObject *got = pc_array_shape_object(grad_output);
     int same = got ? PyObject_RichCompareBool(got, shape, Py_EQ) : -1;
     if (same == 0) {
-        return refuse_grad_shape(who, got, Py_NewRef(shape));
+        return pc_refuse_grad_shape(who, got, Py_NewRef(shape));
     }
     Py_XDECREF(got);
     return same > 0;
@@ -396,6 +413,12 @@ static PyObject *new_array(int rank, const int64_t *shape, int number, const cha
 PyObject *pc_array_new(int rank, const int64_t shape[4], pc_dtype dtype, const char *who, const char *name)
 {
     return new_array(rank, shape + 4 - rank, type_number(dtype), who, name);
+}
+
+PyObject *pc_array_new_line(int rank, const int64_t shape[4], pc_dtype dtype, const char *who, const char *name)
+{
+    const int64_t sizes[3] = {shape[0], shape[1], shape[3]};
+    return new_array(rank - 1, sizes + 4 - rank, type_number(dtype), who, name);
 }
 
 PyObject *pc_array_new_indices(int rank, const int64_t shape[4], const char *who)

@@ -38,12 +38,15 @@ typedef struct {
     int rank;         /* as the caller has it; `shape` holds only for 3 and 4 */
     int64_t shape[4]; /* n = 1 in front of three axes */
     pc_dtype natural; /* np.result_type(dtype, float32) */
+    bool line;        /* `array` is a view with a height of 1 that its owner does not know of */
 } pc_input;
 
 /* Three steps. Opening looks at the array, and may run any Python code. Settling, once the geometry has agreed, makes
  * the copy that may be needed. Reading, right before ops/ runs, says where the elements are; it fails when somebody
  * has reshaped the array since it was opened. */
 bool pc_input_open(pc_input *input, PyObject *value, const char *who, const char *name);
+/* The same for (N, C, L) and (C, L), as images of height 1; of any other rank the input's is 0. */
+bool pc_input_open_line(pc_input *input, PyObject *value, const char *who, const char *name);
 bool pc_input_settle(pc_input *input, pc_dtype dtype, const char *who, const char *name);
 bool pc_input_read(const pc_input *input, pc_dtype dtype, const char *who, pc_tensor *tensor);
 /* The same for indices: any integer type that fits int64. `natural` has no meaning then. */
@@ -62,6 +65,8 @@ bool pc_check_grad_like(const char *who, PyObject *grad_output, PyObject *shape)
 
 /* New C-contiguous arrays, not filled. Rank 3 leaves out shape[0]. Not to be had: MemoryError. */
 PyObject *pc_array_new(int rank, const int64_t shape[4], pc_dtype dtype, const char *who, const char *name);
+/* The same without the height, which is 1: rank 3 and 4 give two and three axes. */
+PyObject *pc_array_new_line(int rank, const int64_t shape[4], pc_dtype dtype, const char *who, const char *name);
 PyObject *pc_array_new_indices(int rank, const int64_t shape[4], const char *who);
 PyObject *pc_array_new_vector(int64_t size, pc_dtype dtype, const char *who, const char *name);
 PyObject *pc_array_new_like(PyObject *array, pc_dtype dtype, const char *who, const char *name); /* of its shape */

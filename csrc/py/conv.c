@@ -1,5 +1,5 @@
-/* conv.c: Conv2d and ConvTranspose2d. One struct and one life for both; what differs is which arguments the
- * constructor takes, and a flag in the configuration. Their common base is the type `_Conv`, with all attributes.
+/* conv.c: Conv1d, Conv2d and ConvTranspose2d. One struct and one life for all; what differs is which arguments the
+ * constructor takes, and flags in the configuration. Their common base is the type `_Conv`, with all attributes.
  */
 #include "py/convolve.h"
 #include "py/parameters.h"
@@ -19,7 +19,7 @@ static PyObject *forward(pc_layer *layer, PyObject *value, PyObject *size_value,
     conv_layer *self = (conv_layer *)layer;
     pc_input input;
     pc_saved made = {.array = NULL};
-    if (!pc_input_open(&input, value, layer->name, "input")) {
+    if (!pc_conv_open(&self->config, &input, value, layer->name, "input")) {
         return NULL;
     }
     PyObject *output = NULL, *weight = NULL, *bias = NULL;
@@ -77,7 +77,7 @@ static PyObject *backward(pc_layer *layer, const pc_saved *saved, PyObject *valu
     conv_layer *self = (conv_layer *)layer;
     PyObject *result = NULL, *weight = NULL, *gradients[3] = {NULL, NULL, NULL};
     pc_input input = {.array = NULL}, grad_output;
-    if (!pc_input_open(&grad_output, value, layer->name, "grad_output")) {
+    if (!pc_conv_open(&self->config, &grad_output, value, layer->name, "grad_output")) {
         return NULL;
     }
     if (!open_saved(&input, saved, layer->name) || !pc_owner_check_parameters(&self->owner)) {
@@ -131,12 +131,19 @@ static bool output_shape(pc_layer *layer, const int64_t shape[4], int rank, int6
 
 static const pc_layer_kind conv_kind = {
     {"Conv2d.forward", {"input", NULL}, 1, 1}, forward, backward, output_shape, pc_owner_clear};
+static const pc_layer_kind line_kind = {
+    {"Conv1d.forward", {"input", NULL}, 1, 1}, forward, backward, output_shape, pc_owner_clear};
 static const pc_layer_kind transpose_kind = {
     {"ConvTranspose2d.forward", {"input", "output_size", NULL}, 1, 2}, forward, backward, output_shape, pc_owner_clear};
 
 static PyObject *conv_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
 {
     return pc_layer_new(type, &conv_kind);
+}
+
+static PyObject *line_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
+{
+    return pc_layer_new(type, &line_kind);
 }
 
 static PyObject *transpose_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
@@ -147,9 +154,13 @@ static PyObject *transpose_new(PyTypeObject *type, PyObject *Py_UNUSED(args), Py
 /* Everything is built before anything is replaced, so a constructor that fails on an old layer leaves it whole. */
 static int become(conv_layer *self, const pc_conv_config *config, pc_dtype dtype, bool has_bias, const char *name)
 {
-    pc_form forms[2] = {{.rank = 4}, {.rank = has_bias ? 1 : 0, .shape = {config->out_channels}}};
+    pc_form forms[2] = {{.rank = config->line ? 3 : 4}, {.rank = has_bias ? 1 : 0, .shape = {config->out_channels}}};
+    int64_t *shape = forms[PC_WEIGHT].shape;
     PyObject *fresh[2];
-    pc_conv_weight_shape(config, forms[PC_WEIGHT].shape);
+    pc_conv_weight_shape(config, shape);
+    if (config->line) {
+        shape[2] = shape[3];
+    }
     if (!pc_owner_make(forms, dtype, name, fresh)) {
         return -1;
     }
@@ -158,35 +169,46 @@ static int become(conv_layer *self, const pc_conv_config *config, pc_dtype dtype
     return 0;
 }
 
-static int conv_init(PyObject *object, PyObject *args, PyObject *kwargs)
+/* Conv1d and Conv2d differ in what a size may look like. */
+static int init(PyObject *object, const char *who, bool line, PyObject *args, PyObject *kwargs)
 {
-    static const pc_signature signature = {"Conv2d",
-                                           {"in_channels", "out_channels", "kernel_size", "stride", "padding",
-                                            "dilation", "groups", "bias", "padding_mode", "device", "dtype", NULL},
-                                           3,
-                                           11};
-    static const char who[] = "Conv2d";
+    const pc_signature signature = {who,
+                                    {"in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation",
+                                     "groups", "bias", "padding_mode", "device", "dtype", NULL},
+                                    3,
+                                    11};
     PyObject *values[PC_MAX_ARGUMENTS];
     pc_conv_config config;
     pc_conv_config_init(&config, false);
+    config.line = line;
     pc_window *window = &config.window;
     bool bias = true;
     pc_dtype dtype = PC_F32;
     if (!pc_bind_tuple(&signature, args, kwargs, values) ||
         !pc_parse_int(values[0], who, "in_channels", &config.in_channels) ||
         !pc_parse_int(values[1], who, "out_channels", &config.out_channels) ||
-        !pc_parse_pair(values[2], who, "kernel_size", PC_WORDS_CONV, window->kernel) ||
-        !pc_parse_pair(values[3], who, "stride", PC_WORDS_CONV, window->stride) ||
-        !pc_parse_padding(values[4], who, window, &config.per_side) ||
-        !pc_parse_pair(values[5], who, "dilation", PC_WORDS_CONV, window->dilation) ||
+        !pc_conv_parse_size(values[2], who, "kernel_size", line, window->kernel) ||
+        !pc_conv_parse_size(values[3], who, "stride", line, window->stride) ||
+        !pc_conv_parse_padding(values[4], who, &config) ||
+        !pc_conv_parse_size(values[5], who, "dilation", line, window->dilation) ||
         !pc_parse_int(values[6], who, "groups", &config.groups) || !pc_parse_truth(values[7], &bias) ||
         !pc_parse_padding_mode(values[8], who, &window->pad_mode) || !pc_parse_device(values[9], who) ||
         !pc_parse_dtype(values[10], who, &dtype)) {
         return -1;
     }
     char name[PC_LAYER_NAME];
-    snprintf(name, sizeof name, "Conv2d(%lld, %lld)", (long long)config.in_channels, (long long)config.out_channels);
+    snprintf(name, sizeof name, "%s(%lld, %lld)", who, (long long)config.in_channels, (long long)config.out_channels);
     return pc_conv_check(&config, name) ? become((conv_layer *)object, &config, dtype, bias, name) : -1;
+}
+
+static int conv_init(PyObject *object, PyObject *args, PyObject *kwargs)
+{
+    return init(object, "Conv2d", false, args, kwargs);
+}
+
+static int line_init(PyObject *object, PyObject *args, PyObject *kwargs)
+{
+    return init(object, "Conv1d", true, args, kwargs);
 }
 
 /* Torch asks this before all else. */
@@ -245,7 +267,11 @@ static PyObject *get_number(PyObject *object, void *offset)
 
 static PyObject *get_pair(PyObject *object, void *offset)
 {
-    return pc_layer_check((pc_layer *)object) ? pc_pair_object((int64_t *)((char *)object + (size_t)offset)) : NULL;
+    if (!pc_layer_check((pc_layer *)object)) {
+        return NULL;
+    }
+    const int64_t *pair = (int64_t *)((char *)object + (size_t)offset);
+    return ((conv_layer *)object)->config.line ? Py_BuildValue("(L)", (long long)pair[1]) : pc_pair_object(pair);
 }
 
 static PyObject *get_padding(PyObject *object, void *Py_UNUSED(closure))
@@ -262,6 +288,10 @@ static PyObject *get_padding(PyObject *object, void *Py_UNUSED(closure))
         return PyUnicode_FromString("valid");
     case PC_PAD_NUMBERS:
         break;
+    }
+    if (config->line) {
+        return config->per_side ? Py_BuildValue("((LL))", (long long)pad[1][0], (long long)pad[1][1])
+                                : Py_BuildValue("(L)", (long long)pad[1][0]);
     }
     return config->per_side ? Py_BuildValue("((LL)(LL))", (long long)pad[0][0], (long long)pad[0][1],
                                             (long long)pad[1][0], (long long)pad[1][1])
@@ -326,7 +356,7 @@ static PyGetSetDef getset[] = {
 /* ---- types ---- */
 
 static PyType_Slot base_slots[] = {
-    {Py_tp_doc, "What Conv2d and ConvTranspose2d share."},
+    {Py_tp_doc, "What the convolutions share."},
     {Py_tp_methods, methods},
     {Py_tp_getset, getset},
     {Py_tp_members, pc_layer_members},
@@ -367,6 +397,29 @@ static PyType_Spec conv_spec = {
     .slots = conv_slots,
 };
 
+PyDoc_STRVAR(line_doc, "Conv1d(in_channels, out_channels, kernel_size, stride=1, padding=0, dilation=1, groups=1, "
+                       "bias=True, padding_mode='zeros', device=None, dtype=None)\n--\n\n"
+                       "The convolution layer in one dimension without its Python side; parameters start as zeros.");
+
+static PyType_Slot line_slots[] = {
+    {Py_tp_doc, (void *)line_doc},
+    {Py_tp_new, line_new},
+    {Py_tp_init, line_init},
+    {Py_tp_members, pc_layer_members},
+    {Py_tp_call, PyVectorcall_Call},
+    {Py_tp_traverse, pc_owner_traverse},
+    {Py_tp_clear, pc_owner_clear},
+    {Py_tp_dealloc, pc_layer_dealloc},
+    {0, NULL},
+};
+
+static PyType_Spec line_spec = {
+    .name = "pyconv._core.Conv1d",
+    .basicsize = sizeof(conv_layer),
+    .flags = PC_LAYER_FLAGS,
+    .slots = line_slots,
+};
+
 PyDoc_STRVAR(transpose_doc,
              "ConvTranspose2d(in_channels, out_channels, kernel_size, stride=1, padding=0, output_padding=0, groups=1, "
              "bias=True, dilation=1, padding_mode='zeros', device=None, dtype=None)\n--\n\n"
@@ -403,8 +456,8 @@ int pc_add_convs(PyObject *module, pc_state *state)
     if (!state->conv) {
         return -1;
     }
-    PyType_Spec *specs[2] = {&conv_spec, &transpose_spec};
-    for (int i = 0; i < 2; i++) {
+    PyType_Spec *specs[3] = {&conv_spec, &line_spec, &transpose_spec};
+    for (int i = 0; i < 3; i++) {
         PyTypeObject *type = pc_add_type(module, specs[i], state->conv);
         if (!type) {
             return -1;
