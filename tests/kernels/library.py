@@ -89,6 +89,9 @@ class ChainsArgs(ctypes.Structure):
         ("factor", ctypes.c_double),
         ("term", ctypes.c_double),
         ("rounds", i64),
+    )
+
+
 class MapArgs(ctypes.Structure):
     """Mirror of pc_map_args."""
 
