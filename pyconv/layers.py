@@ -584,6 +584,7 @@ class ReLU(_core.ReLU, _CoreLayer):
 
     def output_shape(self, input_shape: Sequence[int], /) -> tuple[int, ...]:
         """Return the shape of the output: that of the input, whatever its rank."""
+        super().output_shape((1, 1, 1))  # says so if __init__ was not called
         return tuple(as_size("ReLU", "input_shape", size) for size in input_shape)
 
     def extra_repr(self) -> str:
