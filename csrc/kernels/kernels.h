@@ -97,8 +97,7 @@ typedef struct {
  *               block's rows, and in a row for e = j, W + j, 2 * W + j, ... in order
  *                   du = u[e] - u0, dv = v[e] - v0, s += du, q = fma(du, dv, q)         in T
  *               then sums[j] += s, sums[W + j] += q                                     in double
- *               A block is 16 * W elements of a single row (the last may be short), or all of several rows. Where v is u,
- *               v0 must be u0 and the steps the same.
+ *               A block is 16 * W elements of a single row (the last may be short), or all of several rows
  *   norm_map    out[e] = fma(in[e] - mean, scale, shift), and where `more` is not NULL
  *               out[e] = fma(more[e], more_scale, that), for e < count */
 typedef struct {

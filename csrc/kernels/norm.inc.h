@@ -51,9 +51,10 @@ void PC_SYMBOL(norm_sums)(const pc_norm_sums_args *a)
 {
     const int64_t block = a->rows > 1 ? a->count : 16 * PC_LOCAL(norm_lanes);
     const T *u = a->u, *v = a->v;
+    const bool square = u == v && a->u0 == a->v0 && a->u_step == a->v_step;
     for (int64_t e = 0; e < a->count; e += block) {
         const int64_t count = pc_min(block, a->count - e);
-        if (u == v) {
+        if (square) {
             PC_LOCAL(norm_block)(a, u + e, v + e, a->rows, count, true);
         } else {
             PC_LOCAL(norm_block)(a, u + e, v + e, a->rows, count, false);

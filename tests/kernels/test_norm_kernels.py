@@ -29,7 +29,7 @@ def lengths(table: Table) -> list[int]:
 
 
 @covers("norm_sums")
-@pytest.mark.parametrize("kind", ["square", "product"])
+@pytest.mark.parametrize("kind", ["square", "product", "same array"])
 @pytest.mark.parametrize("special", [False, True])
 def test_norm_sums(table: Table, oracle: ctypes.CDLL, kind: str, special: bool) -> None:
     """Chains of 16 in each of the virtual lanes, then doubles, whatever the vector's length."""
@@ -50,8 +50,10 @@ def test_norm_sums(table: Table, oracle: ctypes.CDLL, kind: str, special: bool) 
         v[:] = numbers(rng, v.size, table.dtype, special=special)
         sums[:] = rng.standard_normal(2 * lanes)
         u0, v0 = (float(table.dtype.type(x)) for x in rng.standard_normal(2))
+        if kind != "product":
+            v, v_step = u, u_step
         if kind == "square":
-            v, v0, v_step = u, u0, u_step
+            v0 = u0
         expected = sums.copy()
         args = NormSumsArgs(
             address(sums), address(u), address(v), u0, v0, rows, u_step, v_step, count
