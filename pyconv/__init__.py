@@ -22,8 +22,10 @@ from pyconv import functional
 from pyconv._core import release_workspace
 from pyconv._random import manual_seed
 from pyconv._threads import get_num_threads, num_threads, set_num_threads
-from pyconv.dense import Flatten, Linear, ReLU
-from pyconv.layers import AvgPool2d, Conv2d, ConvTranspose2d, MaxPool2d
+from pyconv.batchnorm import BatchNorm2d
+from pyconv.conv1d import Conv1d
+from pyconv.dense import Flatten, Linear
+from pyconv.layers import AdaptiveAvgPool2d, AvgPool2d, Conv2d, ConvTranspose2d, MaxPool2d, ReLU
 from pyconv.losses import CrossEntropyLoss, MSELoss
 from pyconv.module import Module
 from pyconv.parameter import Parameter
@@ -36,7 +38,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AdaptiveAvgPool2d",
     "AvgPool2d",
+    "BatchNorm2d",
+    "Conv1d",
     "Conv2d",
     "ConvTranspose2d",
     "CrossEntropyLoss",

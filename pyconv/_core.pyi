@@ -21,6 +21,26 @@ def build_info() -> dict[str, Any]: ...
 def release_workspace() -> None: ...
 def fma_chains(dtype: DTypeLike, rounds: int) -> float: ...
 def fresh_copy(array: ArrayLike, /) -> _Array: ...
+def conv1d(
+    input: ArrayLike,
+    weight: ArrayLike,
+    bias: ArrayLike | None = None,
+    stride: _Pair = 1,
+    padding: _Padding = 0,
+    dilation: _Pair = 1,
+    groups: int = 1,
+) -> _Array: ...
+def conv1d_backward(
+    grad_output: ArrayLike,
+    input: ArrayLike,
+    weight: ArrayLike,
+    *,
+    stride: _Pair = 1,
+    padding: _Padding = 0,
+    dilation: _Pair = 1,
+    groups: int = 1,
+    output_mask: Sequence[bool] = (True, True, True),
+) -> _Gradients: ...
 def conv2d(
     input: ArrayLike,
     weight: ArrayLike,
@@ -94,6 +114,31 @@ def avg_pool2d_backward(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> _Array: ...
+def adaptive_avg_pool2d(input: ArrayLike, output_size: int | Sequence[int | None]) -> _Array: ...
+def adaptive_avg_pool2d_backward(grad_output: ArrayLike, input_shape: Sequence[int]) -> _Array: ...
+def batch_norm(
+    input: ArrayLike,
+    running_mean: ArrayLike | None,
+    running_var: ArrayLike | None,
+    weight: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-05,
+) -> _Array: ...
+def batch_norm_backward(
+    grad_output: ArrayLike,
+    input: ArrayLike,
+    running_mean: ArrayLike | None,
+    running_var: ArrayLike | None,
+    weight: ArrayLike | None = None,
+    training: bool = False,
+    eps: float = 1e-05,
+    *,
+    output_mask: Sequence[bool] = (True, True, True),
+) -> _Gradients: ...
+def relu(input: ArrayLike, inplace: bool = False) -> _Array: ...
+def relu_backward(grad_output: ArrayLike, input: ArrayLike) -> _Array: ...
 
 @final
 class Pullback:
@@ -125,21 +170,37 @@ class _Conv(_Layer):
     @property
     def out_channels(self) -> int: ...
     @property
-    def kernel_size(self) -> tuple[int, int]: ...
+    def kernel_size(self) -> tuple[int, ...]: ...
     @property
-    def stride(self) -> tuple[int, int]: ...
+    def stride(self) -> tuple[int, ...]: ...
     @property
     def padding(self) -> tuple[Any, ...] | Literal["same", "valid"]: ...
     @property
-    def dilation(self) -> tuple[int, int]: ...
+    def dilation(self) -> tuple[int, ...]: ...
     @property
     def groups(self) -> int: ...
     @property
     def padding_mode(self) -> str: ...
     @property
-    def output_padding(self) -> tuple[int, int]: ...
+    def output_padding(self) -> tuple[int, ...]: ...
     @property
     def transposed(self) -> bool: ...
+
+class Conv1d(_Conv):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: _Pair,
+        stride: _Pair = 1,
+        padding: _Padding = 0,
+        dilation: _Pair = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        device: str | None = None,
+        dtype: DTypeLike | None = None,
+    ) -> None: ...
 
 class Conv2d(_Conv):
     def __init__(
@@ -226,3 +287,47 @@ class AvgPool2d(_Layer):
     def count_include_pad(self) -> bool: ...
     @property
     def divisor_override(self) -> int | None: ...
+
+class ReLU(_Layer):
+    def __init__(self, inplace: bool = False) -> None: ...
+    def _config(self) -> dict[str, Any]: ...
+    @property
+    def inplace(self) -> bool: ...
+
+class AdaptiveAvgPool2d(_Layer):
+    def __init__(self, output_size: int | Sequence[int | None]) -> None: ...
+    def _config(self) -> dict[str, Any]: ...
+    @property
+    def output_size(self) -> Any: ...
+
+class BatchNorm2d(_Layer):
+    eps: float
+    momentum: float | None
+    weight: Any  # an array, or None for good; so is the bias
+    bias: Any
+    weight_grad: _Array | None
+    bias_grad: _Array | None
+    _weight_requires_grad: bool
+    _bias_requires_grad: bool
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-05,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        device: str | None = None,
+        dtype: DTypeLike | None = None,
+        *,
+        bias: bool = True,
+    ) -> None: ...
+    def _config(self) -> dict[str, Any]: ...
+    def _set_dtype(self, dtype: DTypeLike, /) -> None: ...
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+    @property
+    def num_features(self) -> int: ...
+    @property
+    def affine(self) -> bool: ...
+    @property
+    def track_running_stats(self) -> bool: ...

@@ -1,4 +1,4 @@
-"""The layers that NumPy computes: ReLU, Flatten and Linear."""
+"""The layers that NumPy computes: Flatten and Linear."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pyconv._arrays import as_float, as_grad, as_int, as_size, layer_dtype
-from pyconv._numpy_ops import linear, linear_backward, relu, relu_backward
+from pyconv._numpy_ops import linear, linear_backward
 from pyconv._random import fill_uniform, generator
 from pyconv.module import VjpModule
 from pyconv.parameter import Parameter
@@ -19,64 +19,7 @@ if TYPE_CHECKING:
 
     from pyconv._arrays import Array
 
-__all__ = ["Flatten", "Linear", "ReLU"]
-
-
-class ReLU(VjpModule):
-    """``max(0, input)``, elementwise.
-
-    NaN stays NaN and -0.0 stays -0.0; the gradient passes where not ``input <= 0``.
-
-    Parameters
-    ----------
-    inplace : bool, default: False
-        Accepted and printed for torch's sake; the output is a new array in any case.
-
-    Shape
-    -----
-    Any; the output has the input's.
-
-    Attributes
-    ----------
-    inplace : bool
-
-    Raises
-    ------
-    TypeError
-        If the input is not real.
-    RuntimeError
-        If ``backward`` has no forward in training mode before it.
-
-    Examples
-    --------
-    >>> import pyconv
-    >>> relu = pyconv.ReLU()
-    >>> relu([-1.0, 0.0, 2.0])
-    array([0., 0., 2.])
-    >>> relu.backward([1, 1, 1])
-    array([0., 0., 1.])
-
-    Notes
-    -----
-    What is kept for ``backward`` is the input, not a copy of it.
-    """
-
-    def __init__(self, inplace: bool = False) -> None:
-        super().__init__()
-        self.inplace = bool(inplace)
-
-    def _vjp(self, input: Any) -> tuple[Array, Callable[..., Any]]:
-        x = as_float("ReLU", input)
-
-        def pullback(grad_output: ArrayLike, input_grad: bool = True) -> Array | None:
-            grad = as_grad("ReLU", grad_output, x.shape, x.dtype)
-            return relu_backward(grad, x) if input_grad else None
-
-        return relu(x), pullback
-
-    def extra_repr(self) -> str:
-        """Return the argument if it is not the default."""
-        return "inplace=True" if self.inplace else ""
+__all__ = ["Flatten", "Linear"]
 
 
 class Flatten(VjpModule):

@@ -18,17 +18,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pyconv import _core
-from pyconv._conv1d import conv1d, conv1d_backward
-from pyconv._numpy_ops import (
+from pyconv._layer_ops import (
     adaptive_avg_pool2d,
     adaptive_avg_pool2d_backward,
     batch_norm,
     batch_norm_backward,
-    linear,
-    linear_backward,
     relu,
     relu_backward,
 )
+from pyconv._numpy_ops import linear, linear_backward
+from pyconv.conv1d import conv1d, conv1d_backward
 from pyconv.losses import cross_entropy, cross_entropy_backward, mse_loss, mse_loss_backward
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The layers of the C extension: two convolutions and two pools.
+"""The layers of the C extension: convolutions, pools and ReLU.
 
 A layer computes and keeps its arrays in C; what it has in common with every other module comes from
 :class:`pyconv.Module`. The layers in NumPy are in :mod:`pyconv.dense`.
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pyconv import _core
+from pyconv._arrays import as_size
 from pyconv._random import fill_uniform, generator
 from pyconv.module import Module
 from pyconv.parameter import Parameter, layer_parameter
@@ -22,7 +23,14 @@ if TYPE_CHECKING:
     _Pair = int | Sequence[int]
     _Padding = int | Sequence[int] | Sequence[Sequence[int]] | str
 
-__all__ = ["AvgPool2d", "Conv2d", "ConvTranspose2d", "MaxPool2d"]
+__all__ = [
+    "AdaptiveAvgPool2d",
+    "AvgPool2d",
+    "Conv2d",
+    "ConvTranspose2d",
+    "MaxPool2d",
+    "ReLU",
+]
 
 
 class _CoreLayer(Module):
@@ -76,8 +84,27 @@ class _CoreLayer(Module):
         return {**self._own_core_parameters(), **super()._own_parameters()}
 
 
-class _ConvLayer(_CoreLayer):
-    """What both convolutions share."""
+class _OwnerLayer(_CoreLayer):
+    """What layers with a weight and a bias share; either may be missing for good."""
+
+    if TYPE_CHECKING:
+        weight: Any
+        bias: Any
+
+    def _own_core_parameters(self) -> dict[str, Parameter]:
+        names = [name for name in ("weight", "bias") if getattr(self, name) is not None]
+        return {name: layer_parameter(self, name) for name in names}
+
+    def _arrays_state(self) -> dict[str, Any]:
+        state: dict[str, Any] = {}
+        for name, parameter in self._own_core_parameters().items():
+            state[name] = parameter.data
+            state[f"_{name}_requires_grad"] = parameter.requires_grad
+        return state
+
+
+class _ConvLayer(_OwnerLayer):
+    """What the convolutions share."""
 
     if TYPE_CHECKING:
         in_channels: Any
@@ -89,11 +116,9 @@ class _ConvLayer(_CoreLayer):
         output_padding: Any
         groups: Any
         padding_mode: Any
-        weight: Any
-        bias: Any
 
     def reset_parameters(self, rng: Any = None) -> None:
-        """Fill weight, then bias, from U(-b, b), ``b = 1/sqrt(weight.shape[1] * kH * kW)``.
+        """Fill weight, then bias, from U(-b, b), ``b = 1/sqrt(weight[0].size)``.
 
         ``rng`` is anything that ``numpy.random.default_rng`` takes; None is the generator that
         :func:`pyconv.manual_seed` sets.
@@ -108,11 +133,11 @@ class _ConvLayer(_CoreLayer):
         """Return the arguments, as torch prints them: the last ones only if not the default."""
         parts = [f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"]
         parts.append(f"stride={self.stride}")
-        if self.padding != (0, 0):
+        if self.padding not in ((0, 0), (0,)):
             parts.append(f"padding={self.padding}")
-        if self.dilation != (1, 1):
+        if self.dilation not in ((1, 1), (1,)):
             parts.append(f"dilation={self.dilation}")
-        if self.output_padding != (0, 0):
+        if self.output_padding not in ((0, 0), (0,)):
             parts.append(f"output_padding={self.output_padding}")
         if self.groups != 1:
             parts.append(f"groups={self.groups}")
@@ -121,17 +146,6 @@ class _ConvLayer(_CoreLayer):
         if self.padding_mode != "zeros":
             parts.append(f"padding_mode={self.padding_mode}")
         return ", ".join(parts)
-
-    def _own_core_parameters(self) -> dict[str, Parameter]:
-        names = ("weight",) if self.bias is None else ("weight", "bias")
-        return {name: layer_parameter(self, name) for name in names}
-
-    def _arrays_state(self) -> dict[str, Any]:
-        state: dict[str, Any] = {}
-        for name, parameter in self._own_core_parameters().items():
-            state[name] = parameter.data
-            state[f"_{name}_requires_grad"] = parameter.requires_grad
-        return state
 
 
 class Conv2d(_core.Conv2d, _ConvLayer):
@@ -471,3 +485,108 @@ class AvgPool2d(_core.AvgPool2d, _CoreLayer):
     def extra_repr(self) -> str:
         """Return the arguments, as torch prints them."""
         return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+
+
+class AdaptiveAvgPool2d(_core.AdaptiveAvgPool2d, _CoreLayer):
+    """Means of windows that are chosen so that the output gets a given size.
+
+    Along an axis of ``n`` elements window ``i`` of ``out`` is ``floor(i*n/out) ..
+    ceil((i + 1)*n/out)``: windows may overlap, and for ``out > n`` elements repeat.
+
+    Parameters
+    ----------
+    output_size : int or (Hout, Wout)
+        None in place of an int keeps that axis as it is. ``AdaptiveAvgPool2d(1)`` is the mean of
+        each image.
+
+    Shape
+    -----
+    Input (N, C, H, W) or (C, H, W), output (N, C, Hout, Wout) or (C, Hout, Wout).
+
+    Attributes
+    ----------
+    output_size
+        As given.
+    training : bool
+
+    Raises
+    ------
+    TypeError
+        If ``output_size`` is no int or pair (bool and float are none), or the input is not real.
+    ValueError
+        If a size is negative, or the image is empty.
+    RuntimeError
+        If ``backward`` has no forward in training mode before it.
+
+    Examples
+    --------
+    >>> import numpy as np, pyconv
+    >>> pool = pyconv.AdaptiveAvgPool2d((1, 3))
+    >>> pool
+    AdaptiveAvgPool2d(output_size=(1, 3))
+    >>> pool(np.arange(10.0).reshape(1, 1, 10))[0]
+    array([[1.5, 4.5, 7.5]])
+    """
+
+    _core_type = _core.AdaptiveAvgPool2d
+
+    def __init__(self, output_size: int | Sequence[int | None]) -> None:
+        _core.AdaptiveAvgPool2d.__init__(self, output_size)
+
+    def extra_repr(self) -> str:
+        """Return the argument, as torch prints it."""
+        return f"output_size={self.output_size}"
+
+
+class ReLU(_core.ReLU, _CoreLayer):
+    """``max(0, input)``, elementwise.
+
+    NaN stays NaN and -0.0 stays -0.0; the gradient passes where not ``input <= 0``.
+
+    Parameters
+    ----------
+    inplace : bool, default: False
+        Accepted and printed for torch's sake; the output is a new array in any case.
+
+    Shape
+    -----
+    Any; the output has the input's.
+
+    Attributes
+    ----------
+    inplace : bool
+
+    Raises
+    ------
+    TypeError
+        If the input is not real.
+    RuntimeError
+        If ``backward`` has no forward in training mode before it.
+
+    Examples
+    --------
+    >>> import pyconv
+    >>> relu = pyconv.ReLU()
+    >>> relu([-1.0, 0.0, 2.0])
+    array([0., 0., 2.])
+    >>> relu.backward([1, 1, 1])
+    array([0., 0., 1.])
+
+    Notes
+    -----
+    What is kept for ``backward`` is one bit per element; input and output may be written to.
+    """
+
+    _core_type = _core.ReLU
+
+    def __init__(self, inplace: bool = False) -> None:
+        _core.ReLU.__init__(self, inplace)
+
+    def output_shape(self, input_shape: Sequence[int], /) -> tuple[int, ...]:
+        """Return the shape of the output: that of the input, whatever its rank."""
+        super().output_shape((1, 1, 1))  # says so if __init__ was not called
+        return tuple(as_size("ReLU", "input_shape", size) for size in input_shape)
+
+    def extra_repr(self) -> str:
+        """Return the argument if it is not the default."""
+        return "inplace=True" if self.inplace else ""

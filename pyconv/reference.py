@@ -18,8 +18,7 @@ Letters, the same in every function:
     ph, pw       padding on both sides            u, v       which window: its row and column
 
 Everything is computed in ``np.result_type(input, weight, np.float32)``, so ``np.longdouble`` works
-as well. Images are ``(n, ic, ih, iw)``, or ``(ic, ih, iw)`` without a batch. Arguments are hardly
-checked here.
+as well. Images are ``(n, ic, ih, iw)``, or ``(ic, ih, iw)``. Arguments are hardly checked here.
 """
 
 from collections.abc import Sequence
@@ -28,6 +27,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from pyconv._reference_layers import (
+    adaptive_avg_pool2d,
+    adaptive_avg_pool2d_backward,
+    batch_norm,
+    batch_norm_backward,
+    relu,
+    relu_backward,
+)
 from pyconv._reference_windows import (
     Array,
     Padding,
@@ -56,6 +63,8 @@ __all__ = [
     "padded",
     "padded_backward",
 ]
+__all__ += ["adaptive_avg_pool2d", "adaptive_avg_pool2d_backward"]
+__all__ += ["batch_norm", "batch_norm_backward", "relu", "relu_backward"]
 
 _Gradients = tuple[Array | None, Array | None, Array | None]
 

@@ -13,7 +13,9 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 CONVS = ["Conv2d", "ConvTranspose2d"]
 POOLS = ["MaxPool2d", "AvgPool2d"]
-LAYERS = CONVS + POOLS
+AROUND = ["BatchNorm2d", "ReLU", "AdaptiveAvgPool2d"]
+WINDOWS = CONVS + POOLS
+LAYERS = WINDOWS + AROUND
 
 image = np.arange(2 * 3 * 8 * 9, dtype=np.float32).reshape(2, 3, 8, 9) % 7
 
@@ -21,6 +23,9 @@ image = np.arange(2 * 3 * 8 * 9, dtype=np.float32).reshape(2, 3, 8, 9) % 7
 def make(name: str, **changes: Any) -> Any:
     """Return a layer that takes `image`."""
     defaults: dict[str, Any] = {"kernel_size": 3}
+    if name in AROUND:
+        own = {"BatchNorm2d": {"num_features": 3}, "AdaptiveAvgPool2d": {"output_size": 3}}
+        defaults = own.get(name, {})
     if name in CONVS:
         defaults |= {"in_channels": 3, "out_channels": 6}
     return getattr(pyconv, name)(**{**defaults, **changes})

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from guarded import in_child
-from small_layers import CONVS, LAYERS, POOLS, Array, fails, image, make, snapshot, unchanged
+from small_layers import CONVS, POOLS, WINDOWS, Array, fails, image, make, snapshot, unchanged
 
 import pyconv
 import pyconv.functional as F
@@ -46,7 +46,7 @@ def slots(name: str) -> list[str]:
     return ["in_channels", "out_channels", *window, *more, "dilation", "groups"]
 
 
-SLOTS = [(name, slot) for name in LAYERS for slot in slots(name)]
+SLOTS = [(name, slot) for name in WINDOWS for slot in slots(name)]
 SCALAR_SLOTS = {"in_channels", "out_channels", "groups"}
 
 
@@ -136,7 +136,7 @@ def test_absurd_sizes() -> None:
             forms = [value] if slot in SCALAR_SLOTS else [value, (1, value), (value, 1)]
             for form in forms:
                 run_or_refuse(name, {slot: form}, x)
-    for name in LAYERS:
+    for name in WINDOWS:
         pairs = itertools.combinations(
             [slot for slot in slots(name) if slot not in SCALAR_SLOTS], 2
         )
@@ -297,7 +297,7 @@ def test_devices_other_than_the_cpu(name: str) -> None:
     make(name, device="cpu")
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", WINDOWS)
 def test_arguments_that_nobody_knows(name: str) -> None:
     """Unknown names, names given twice, missing and too many arguments."""
     layer = getattr(pyconv, name)

@@ -190,14 +190,18 @@ def test_conv1d_is_conv2d_of_height_one(padding, stride, dilation, groups, unbat
         ({"input": np.ones((3, 5))}, ValueError, "to have 2 channels, but got 3"),
         ({"weight": np.ones((1, 2))}, ValueError, "weight"),
         ({"weight": np.ones((1, 2, 9))}, ValueError, "conv1d"),
-        ({"stride": 0}, ValueError, "stride must be at least 1, got 0"),
+        ({"stride": 0}, ValueError, "non-positive stride is not supported"),
         ({"stride": (1, 1)}, ValueError, "stride"),
-        ({"stride": 1.0}, TypeError, "stride must be an int, got float"),
-        ({"padding": -1}, ValueError, "padding must be at least 0"),
+        ({"stride": 1.0}, TypeError, r"stride must be an int or a sequence of one int, got 1.0"),
+        ({"padding": -1}, ValueError, "negative padding is not supported"),
         ({"padding": ((1, 2, 3),)}, ValueError, "left, right"),
         ({"padding": "full"}, ValueError, "conv1d.*padding"),
-        ({"dilation": True}, TypeError, "dilation must be an int, got bool"),
-        ({"groups": 0}, ValueError, "groups must be at least 1"),
+        (
+            {"dilation": True},
+            TypeError,
+            "dilation must be an int or a sequence of one",
+        ),
+        ({"groups": 0}, ValueError, "non-positive groups is not supported"),
         ({"bias": np.ones(2)}, ValueError, "conv1d.*bias"),
         ({"input": np.ones((2, 5), complex)}, TypeError, "conv1d.*complex"),
     ],
@@ -367,18 +371,38 @@ def test_batch_norm_gradients(training, affine):
     arrays = [x, mean, var] + ([np.array([2.0, -1.0]), np.array([0.5, 0.0])] if affine else [])
     assert gradcheck(F.batch_norm, *arrays, training=training)
     before = mean.copy()
-    grads = F.batch_norm_backward(x, x, mean, var, training=training, output_mask=(0, 1, 0))
+    grads = F.batch_norm_backward(
+        x, x, mean, var, training=training, output_mask=(False, True, False)
+    )
     assert grads[0] is None and grads[1].shape == (2,) and grads[2] is None
     assert (mean == before).all()
 
 
-def test_batch_norm_float32_keeps_its_digits_far_from_zero():
-    x = (rng().standard_normal((64, 1, 8, 8)) + 1000).astype(np.float32)
-    y = F.batch_norm(x, None, None, training=True)
+@pytest.mark.parametrize("mean", [0, 1000, 1e6, -3e7, 1e25])
+def test_batch_norm_float32_keeps_its_digits_far_from_zero(mean):
+    """The result is that of the rounded input to a few units, however large its mean."""
+    x = rng().standard_normal((64, 2, 9, 8)) * (1 + abs(mean) * 1e-6) + mean
+    x = x.astype(np.float32)
     exact = x.astype(np.float64)
-    exact = (exact - exact.mean()) / np.sqrt(exact.var() + 1e-5)
-    # The input itself is rounded to 2**-14; what else goes wrong stays below that.
-    assert y.dtype == np.float32 and np.abs(y - exact).max() < 2**-14
+    centred = exact - exact.mean((0, 2, 3), keepdims=True)
+    var = np.square(centred).mean((0, 2, 3), keepdims=True)
+    exact = centred / np.sqrt(var + 1e-5)
+    y = F.batch_norm(x, None, None, training=True)
+    assert y.dtype == np.float32 and np.abs(y - exact).max() < 2**-21 * np.abs(exact).max()
+    mean, var = centred[0, :, 0, 0] * 0 + x.astype(np.float64).mean((0, 2, 3)), var.ravel()
+    y = F.batch_norm(x, mean, var)
+    assert np.abs(y - exact).max() < 2**-21 * np.abs(exact).max()
+
+
+def test_batch_norm_with_an_outlier_in_front():
+    """What the sums are taken around is near the mean only if nothing odd comes first."""
+    for value in (1e6, 1e10, np.float32(9.97e36)):
+        x = rng().standard_normal((50, 1, 40, 40)).astype(np.float32)
+        x[0, 0, 0, 0] = value
+        exact = x.astype(np.float64)
+        exact = (exact - exact.mean()) / np.sqrt(exact.var() + 1e-5)
+        y = F.batch_norm(x, None, None, training=True)
+        assert np.abs(y - exact).max() < 1e-6 * np.abs(exact).max()
 
 
 def test_batch_norm_empty_batch_leaves_the_statistics():
@@ -395,7 +419,11 @@ def test_batch_norm_errors():
         ((np.ones(3), mean, var), ValueError, "expected input"),
         ((x, np.zeros(4), var), ValueError, "running_mean should contain 3 elements"),
         ((x, mean, var, np.ones(2)), ValueError, "weight should contain 3 elements"),
-        ((x, None, None), ValueError, "running_mean and running_var"),
+        ((x, None, None), ValueError, "running_mean must be defined in evaluation mode"),
+        ((x, mean, None), ValueError, "running_var must be defined in evaluation mode"),
+        ((x, mean, None, None, None, True), ValueError, "must either both be None or neither"),
+        ((x, mean, var, None, None, False, 0.1, -1.0), ValueError, "eps must be non-negative"),
+        ((x, mean, var, None, None, False, None), TypeError, "momentum must be a float"),
         ((x, [0, 0, 0], var, None, None, True), TypeError, "running_mean is updated"),
         ((x, mean.astype("f4"), var, None, None, True), TypeError, "running_mean is updated"),
         ((x[:1], mean, var, None, None, True), ValueError, "more than 1 value per channel"),

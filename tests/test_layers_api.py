@@ -20,6 +20,11 @@ SIGNATURES = {
     "dtype=None, *, rng=None",
     "Linear": "in_features, out_features, bias=True, device=None, dtype=None, *, rng=None",
     "ReLU": "inplace=False",
+    "Conv1d": "in_channels, out_channels, kernel_size, stride=1, padding=0, dilation=1, groups=1, "
+    "bias=True, padding_mode='zeros', device=None, dtype=None, *, rng=None",
+    "BatchNorm2d": "num_features, eps=1e-05, momentum=0.1, affine=True, track_running_stats=True, "
+    "device=None, dtype=None, *, bias=True",
+    "AdaptiveAvgPool2d": "output_size",
     "Flatten": "start_dim=1, end_dim=-1",
     "CrossEntropyLoss": "weight=None, size_average=None, ignore_index=-100, reduce=None, "
     "reduction='mean', label_smoothing=0.0",
@@ -230,7 +235,7 @@ def test_a_layer_without_parameters_keeps_float64():
 @pytest.mark.parametrize("make", [pyconv.ReLU, pyconv.Flatten, lambda: pyconv.Linear(2, 2)])
 @pytest.mark.parametrize("dtype", [complex, np.longdouble, object, "U1"])
 def test_what_is_not_real_is_refused(make, dtype):
-    with pytest.raises(TypeError, match="float32 or float64"):
+    with pytest.raises(TypeError, match=r"float32 or float64|must be an array of real numbers"):
         make()(np.ones((2, 2)).astype(dtype))
 
 
@@ -355,6 +360,9 @@ SMALL = {
     "MaxPool2d": (lambda: pyconv.MaxPool2d(2), (1, 2, 4, 4)),
     "AvgPool2d": (lambda: pyconv.AvgPool2d(2), (1, 2, 4, 4)),
     "ReLU": (pyconv.ReLU, (1, 2, 4, 4)),
+    "Conv1d": (lambda: pyconv.Conv1d(2, 3, 2, rng=0), (1, 2, 7)),
+    "BatchNorm2d": (lambda: pyconv.BatchNorm2d(2), (2, 2, 3, 4)),
+    "AdaptiveAvgPool2d": (lambda: pyconv.AdaptiveAvgPool2d((2, 3)), (1, 2, 5, 4)),
     "Flatten": (pyconv.Flatten, (1, 2, 4, 4)),
     "Linear": (lambda: pyconv.Linear(4, 3, rng=0), (2, 4)),
 }

@@ -71,6 +71,13 @@ def test_names_and_arguments() -> None:
         "divisor_override",
         "avg_pool2d_backward": "grad_output input_shape kernel_size stride padding ceil_mode "
         "count_include_pad divisor_override",
+        "adaptive_avg_pool2d": "input output_size",
+        "adaptive_avg_pool2d_backward": "grad_output input_shape",
+        "batch_norm": "input running_mean running_var weight bias training momentum eps",
+        "batch_norm_backward": "grad_output input running_mean running_var weight training eps "
+        "output_mask",
+        "relu": "input inplace",
+        "relu_backward": "grad_output input",
         "padded": "input padding mode",
         "padded_backward": "grad_output input_shape padding mode",
     }

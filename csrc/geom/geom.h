@@ -59,6 +59,14 @@ typedef struct {
     int64_t pt, pl;
 } pc_pool_geom;
 
+/* An adaptive pool: the output's size is given, the windows follow. */
+typedef struct {
+    int64_t n, c;
+    int64_t ih, iw, oh, ow;
+} pc_adaptive_geom;
+
+#define PC_SIZE_KEPT INT64_MIN /* an output size that is the input's */
+
 /* ---- what can be said at construction, before any input ---- */
 
 /* Kernel, stride, dilation >= 1; padding >= 0 (negative padding crops, and only the modes other than zeros take it);
@@ -76,6 +84,9 @@ pc_status pc_channels_check(int64_t in_channels, int64_t out_channels, int64_t g
 /* output_padding >= 0 and, per axis, smaller than the stride or smaller than the dilation. */
 pc_status pc_output_padding_check(const pc_window *window, const int64_t output_padding[2], pc_error *error);
 
+/* Neither is negative, unless it is PC_SIZE_KEPT. */
+pc_status pc_adaptive_size_check(const int64_t output_size[2], pc_error *error);
+
 /* ---- with the input's shape (n, channels, height, width) ---- */
 
 /* `in_channels, out_channels, groups` as the layer has them. Channels that disagree, an empty axis (n may be 0), a
@@ -90,7 +101,16 @@ pc_status pc_conv_transpose_geometry(const int64_t input_shape[4], int64_t in_ch
 
 pc_status pc_pool_geometry(const int64_t input_shape[4], const pc_window *window, pc_pool_geom *geom, pc_error *error);
 
+/* An output without elements is allowed, an image without elements is not. */
+pc_status pc_adaptive_geometry(const int64_t input_shape[4], const int64_t output_size[2], pc_adaptive_geom *geom,
+                               pc_error *error);
+
 /* ---- small questions ---- */
+
+/* The window of output `o` along an axis of `size` elements, cut into `count` windows: floor(o * size / count) up to,
+ * not including, ceil((o + 1) * size / count). Neighbours may overlap; with more windows than elements they repeat.
+ * `size * count` is representable, as pc_adaptive_geometry has seen to. */
+int64_t pc_adaptive_window(int64_t size, int64_t count, int64_t o, int64_t *length);
 
 /* Where position `i` of a padded axis reads: an index into an axis of `size` elements, or -1 for the padding value.
  * `i` counts from the first real element, so padding before it is negative. Any `i` has an answer: the image goes on

@@ -2,6 +2,8 @@
 #include "kernels/conv_rows.inc.h"
 #include "kernels/conv_tile.inc.h"
 #include "kernels/fma_chains.inc.h"
+#include "kernels/map.inc.h"
+#include "kernels/norm.inc.h"
 #include "kernels/pool.inc.h"
 #include "kernels/strip_sums.inc.h"
 #include "kernels/transpose.inc.h"

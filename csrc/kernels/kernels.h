@@ -217,6 +217,50 @@ typedef struct {
     double factor, term; /* rounded to T */
     int64_t rounds;
 } pc_chains_args;
+/* row_sums: out[q] = (accumulate ? out[q] : 0) + in[q] + in[step + q] + ... of `rows` rows, in this order, for
+ * q < columns. Everything is read and written exactly. */
+typedef struct {
+    void *out;      /* T */
+    const void *in; /* T */
+    int64_t rows, step, columns;
+    bool accumulate;
+} pc_row_args;
+
+/* The maps, over `count` elements. `out` may be one of the inputs; everything is read and written exactly.
+ *
+ *   relu_forward    out[q] = in[q] < 0 ? 0 : in[q]; with `bits`, bit q % 64 of bits[q / 64] = !(in[q] <= 0), and the bits
+ *                   behind the last are 0
+ *   relu_backward   out[q] = passes(q) ? grad[q] : 0, where passes(q) is !(in[q] <= 0), or the bit where `in` is NULL */
+typedef struct {
+    void *out;             /* T */
+    const void *in, *grad; /* T */
+    uint64_t *bits;
+    int64_t count;
+} pc_map_args;
+
+/* Batch normalisation. Everything is read and written exactly; numbers among the arguments are rounded to T.
+ *
+ *   norm_sums   with W = 128 / sizeof(T) virtual lanes, for each block, and for each lane j of it: s = q = 0; for the
+ *               block's rows, and in a row for e = j, W + j, 2 * W + j, ... in order
+ *                   du = u[e] - u0, dv = v[e] - v0, s += du, q = fma(du, dv, q)         in T
+ *               then sums[j] += s, sums[W + j] += q                                     in double
+ *               A block is 16 * W elements of a single row (the last may be short), or all of several rows
+ *   norm_map    out[e] = fma(in[e] - mean, scale, shift), and where `more` is not NULL
+ *               out[e] = fma(more[e], more_scale, that), for e < count */
+typedef struct {
+    double *sums;      /* 2 * W */
+    const void *u, *v; /* T */
+    double u0, v0;
+    int64_t rows, u_step, v_step; /* the steps lead from row to row */
+    int64_t count;                /* of a row */
+} pc_norm_sums_args;
+
+typedef struct {
+    void *out;             /* T */
+    const void *in, *more; /* T */
+    double mean, scale, shift, more_scale;
+    int64_t count;
+} pc_norm_map_args;
 
 typedef struct {
     int64_t lanes;                   /* elements of a vector */

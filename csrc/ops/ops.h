@@ -96,4 +96,41 @@ void pc_avg_pool_forward(const pc_pool_geom *geom, void *out, const pc_tensor *i
 void pc_avg_pool_backward(const pc_pool_geom *geom, void *grad_in, const pc_tensor *grad_out, bool count_include_pad,
                           int64_t divisor, pc_call *call);
 
+/* ---- adaptive average pool: sum / height / width of each window (sum / area where there is one window) ---- */
+
+pc_status pc_adaptive_begin(const pc_adaptive_geom *geom, bool backward, pc_dtype dtype, int threads, pc_call *call,
+                            pc_error *error);
+void pc_adaptive_forward(const pc_adaptive_geom *geom, void *out, const pc_tensor *in, pc_call *call);
+void pc_adaptive_backward(const pc_adaptive_geom *geom, void *grad_in, const pc_tensor *grad_out, pc_call *call);
+
+/* ---- batch normalisation: each channel by itself, over n, h, w ---- */
+
+typedef struct {
+    int64_t shape[4]; /* n, c, h, w */
+    bool batch;       /* by the batch's own mean and (biased) variance; else by those that are given */
+    double eps;
+    double *mean, *variance;   /* c each; forward writes them where `batch` is set, all else reads them */
+    const void *weight, *bias; /* c each, or NULL for ones and zeros */
+} pc_norm;
+
+pc_status pc_norm_begin(const pc_norm *norm, pc_dtype dtype, int threads, pc_call *call, pc_error *error);
+
+/* out = (in - mean) / sqrt(variance + eps) * weight + bias */
+void pc_norm_forward(const pc_norm *norm, void *out, const pc_tensor *in, pc_call *call);
+
+/* Any of the three gradients may be NULL: not wanted. */
+void pc_norm_backward(const pc_norm *norm, void *grad_in, void *grad_weight, void *grad_bias, const pc_tensor *grad_out,
+                      const pc_tensor *in, pc_call *call);
+
+/* ---- maps: `count` elements side by side, of any shape ---- */
+
+pc_status pc_relu_begin(int64_t count, pc_dtype dtype, int threads, pc_call *call, pc_error *error);
+
+/* `out` may be `in`. Where `bits` is not NULL it receives one bit per element, 64 to a word: does the gradient pass? */
+void pc_relu_forward(int64_t count, void *out, uint64_t *bits, const void *in, pc_call *call);
+
+/* By the input, or where that is NULL by the bits that forward left. `out` may be `grad_out`. */
+void pc_relu_backward(int64_t count, void *grad_in, const void *grad_out, const void *in, const uint64_t *bits,
+                      pc_call *call);
+
 #endif

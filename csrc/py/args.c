@@ -194,11 +194,13 @@ static PyObject *take_items(PyObject *value)
 static bool wrong_pair_length(const char *who, const char *name, pc_words words, PyObject *items)
 {
     PyObject *list = PySequence_List(items);
-    if (list && words == PC_WORDS_CONV) {
+    if (list && (words == PC_WORDS_CONV || words == PC_WORDS_LINE)) {
         PyErr_Format(PyExc_ValueError,
-                     "%s: expected %s to be a single integer value or a list of 2 values to match the convolution "
+                     "%s: expected %s to be a single integer value or a list of %d values to match the convolution "
                      "dimensions, but got %s=%.200R",
-                     who, name, name, list);
+                     who, name, words == PC_WORDS_LINE ? 1 : 2, name, list);
+    } else if (list && words == PC_WORDS_ADAPTIVE) {
+        PyErr_Format(PyExc_ValueError, "%s: %s must be 2 sizes, or one for both axes, got %.200R", who, name, list);
     } else if (list) {
         PyErr_Format(PyExc_ValueError, "%s: %s must either be a single int, or a tuple of two ints, but got %s=%.200R",
                      who, name, name, list);
@@ -207,11 +209,16 @@ static bool wrong_pair_length(const char *who, const char *name, pc_words words,
     return false;
 }
 
+static const char *wanted(pc_words words)
+{
+    return words == PC_WORDS_LINE ? "an int or a sequence of one int" : "an int or a pair of ints";
+}
+
 static bool pair_from_items(PyObject *items, PyObject *value, const char *who, const char *name, pc_words words,
                             int64_t pair[2])
 {
     Py_ssize_t count = PyTuple_GET_SIZE(items);
-    if (count != 1 && count != 2) {
+    if (count != 1 && (count != 2 || words == PC_WORDS_LINE)) {
         return wrong_pair_length(who, name, words, items);
     }
     int64_t numbers[2];
@@ -219,7 +226,7 @@ static bool pair_from_items(PyObject *items, PyObject *value, const char *who, c
         PyObject *integer;
         int kind = as_integer(PyTuple_GET_ITEM(items, i), &integer);
         if (kind <= 0) {
-            return kind == 0 && wrong_type(who, name, "an int or a pair of ints", value);
+            return kind == 0 && wrong_type(who, name, wanted(words), value);
         }
         if (!to_int64(integer, who, name, &numbers[i])) {
             return false;
@@ -247,7 +254,7 @@ bool pc_parse_pair(PyObject *value, const char *who, const char *name, pc_words 
     }
     PyObject *items = kind < 0 ? NULL : take_items(value);
     if (!items) {
-        return !PyErr_Occurred() && wrong_type(who, name, "an int or a pair of ints", value);
+        return !PyErr_Occurred() && wrong_type(who, name, wanted(words), value);
     }
     bool good = pair_from_items(items, value, who, name, words, pair);
     Py_DECREF(items);
@@ -410,6 +417,25 @@ bool pc_parse_truth(PyObject *value, bool *flag)
     return truth >= 0;
 }
 
+bool pc_parse_float(PyObject *value, const char *who, const char *name, double *number)
+{
+    if (!value) {
+        return true;
+    }
+    const bool never = PyBool_Check(value) || PyUnicode_Check(value);
+    const double found = never ? 0 : PyFloat_AsDouble(value);
+    if (PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_OverflowError)) {
+        PyErr_Clear();
+        PyErr_Format(PyExc_ValueError, "%s: %s is too large for a float", who, name);
+    }
+    if (never || (PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_TypeError))) {
+        PyErr_Clear();
+        return wrong_type(who, name, "a float", value);
+    }
+    *number = PyErr_Occurred() ? *number : found;
+    return !PyErr_Occurred();
+}
+
 bool pc_parse_flag(PyObject *value, const char *who, const char *name, bool *flag)
 {
     if (value && !PyBool_Check(value) && !pc_is_numpy_bool(value)) {
@@ -539,18 +565,6 @@ bool pc_parse_output_size(PyObject *value, const char *who, int rank, bool *give
 
 /* ---- and back ---- */
 
-bool pc_dict_take(PyObject *dict, const char *name, PyObject *value)
-{
-    bool good = value && PyDict_SetItemString(dict, name, value) == 0;
-    Py_XDECREF(value);
-    return good;
-}
-
-PyObject *pc_pair_object(const int64_t pair[2])
-{
-    return Py_BuildValue("(LL)", (long long)pair[0], (long long)pair[1]);
-}
-
 PyObject *pc_pair_as_given(PyObject *value, const int64_t pair[2])
 {
     PyObject *integer = NULL;
@@ -564,20 +578,6 @@ PyObject *pc_pair_as_given(PyObject *value, const int64_t pair[2])
     PyObject *tuple = single ? Py_BuildValue("(L)", (long long)pair[0]) : pc_pair_object(pair);
     if (tuple && PyList_Check(value)) {
         Py_SETREF(tuple, PySequence_List(tuple));
-    }
-    return tuple;
-}
-
-PyObject *pc_shape_object(const int64_t shape[4], int rank)
-{
-    PyObject *tuple = PyTuple_New(rank);
-    for (int i = 0; tuple && i < rank; i++) {
-        PyObject *size = PyLong_FromLongLong(shape[4 - rank + i]);
-        if (!size) {
-            Py_CLEAR(tuple);
-            break;
-        }
-        PyTuple_SET_ITEM(tuple, i, size);
     }
     return tuple;
 }

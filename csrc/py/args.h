@@ -39,18 +39,25 @@ bool pc_bind_tuple(const pc_signature *signature, PyObject *args, PyObject *kwar
 
 /* ---- values; NULL leaves the default that stands in the result ---- */
 
-typedef enum { PC_WORDS_CONV, PC_WORDS_POOL } pc_words; /* whose words torch uses for a wrong length */
+/* Whose words torch uses for a wrong length. */
+typedef enum { PC_WORDS_CONV, PC_WORDS_POOL, PC_WORDS_ADAPTIVE, PC_WORDS_LINE } pc_words;
 
 bool pc_parse_int(PyObject *value, const char *who, const char *name, int64_t *number);
 bool pc_parse_pair(PyObject *value, const char *who, const char *name, pc_words words, int64_t pair[2]);
+/* For one dimension: a number or a sequence of one; pair[0] becomes `height`. */
+bool pc_parse_single(PyObject *value, const char *who, const char *name, int64_t height, int64_t pair[2]);
 /* A pool's stride may also be None or empty: then it is the kernel's size. */
 bool pc_parse_pool_stride(PyObject *value, const char *who, const int64_t kernel[2], int64_t stride[2]);
 /* A number, a pair, ((top, bottom), (left, right)) (then *per_side is true), 'same' or 'valid'. */
 bool pc_parse_padding(PyObject *value, const char *who, pc_window *window, bool *per_side);
+/* The same for one dimension: a number, a sequence of one, ((left, right),), 'same' or 'valid'. */
+bool pc_parse_line_padding(PyObject *value, const char *who, pc_window *window, bool *per_side);
 /* One number or a pair, each for both sides of an axis. */
 bool pc_parse_symmetric_padding(PyObject *value, const char *who, pc_words words, pc_window *window);
 bool pc_parse_padding_mode(PyObject *value, const char *who, pc_pad_mode *mode);
 const char *pc_padding_mode_name(pc_pad_mode mode);
+/* What float() takes, but no string and no bool. */
+bool pc_parse_float(PyObject *value, const char *who, const char *name, double *number);
 /* bool and np.bool_ only */
 bool pc_parse_flag(PyObject *value, const char *who, const char *name, bool *flag);
 /* anything that has a truth value */
@@ -73,6 +80,10 @@ PyObject *pc_pair_object(const int64_t pair[2]);
 /* What torch would keep of the argument that was parsed into `pair`: an int, a list or a tuple; NULL and None count as
  * an int. */
 PyObject *pc_pair_as_given(PyObject *value, const int64_t pair[2]);
+/* (N, C, 1, L) as (N, C, L); takes over the reference */
+PyObject *pc_shape_without_height(PyObject *shape);
+/* Says that a gradient has another shape than its output; takes over both references. Always false. */
+bool pc_refuse_grad_shape(const char *who, PyObject *got, PyObject *expected);
 /* (n, c, h, w), or (c, h, w) for rank 3: a tuple */
 PyObject *pc_shape_object(const int64_t shape[4], int rank);
 

@@ -213,6 +213,25 @@ PyObject *pc_array_contiguous(PyObject *array, pc_dtype dtype, const char *who, 
     return converted(array, number, who, name);
 }
 
+PyObject *pc_array_as_images(PyObject *array)
+{
+    const int rank = PyArray_NDIM(AS_ARRAY(array));
+    if (rank == 4) {
+        return Py_NewRef(array);
+    }
+    if (rank < 2) { /* it had two when it was looked at */
+        PyErr_SetString(PyExc_RuntimeError, "an array was given another shape while the call went on");
+        return NULL;
+    }
+    const npy_intp *sizes = PyArray_DIMS(AS_ARRAY(array));
+    npy_intp shape[4] = {sizes[0], sizes[1], rank > 4 ? sizes[2] : 1, 1};
+    for (int i = rank > 4 ? 3 : 2; i < rank; i++) {
+        shape[3] *= sizes[i];
+    }
+    PyArray_Dims dims = {shape, 4};
+    return PyArray_Newshape(AS_ARRAY(array), &dims, NPY_CORDER);
+}
+
 static void read_shape(pc_input *input)
 {
     PyArrayObject *array = AS_ARRAY(input->array);
@@ -225,8 +244,32 @@ static void read_shape(pc_input *input)
     }
 }
 
+bool pc_input_open_line(pc_input *input, PyObject *value, const char *who, const char *name)
+{
+    input->line = false;
+    input->rank = 0;
+    input->array = pc_array_open(value, who, name, &input->natural);
+    const int rank = input->array ? PyArray_NDIM(AS_ARRAY(input->array)) : 0;
+    if (rank != 2 && rank != 3) {
+        return input->array != NULL;
+    }
+    npy_intp shape[4];
+    for (int i = 0; i <= rank; i++) {
+        shape[i] = i == rank - 1 ? 1 : PyArray_DIM(AS_ARRAY(input->array), i == rank ? i - 1 : i);
+    }
+    PyArray_Dims dims = {shape, rank + 1};
+    PyObject *view = PyArray_Newshape(AS_ARRAY(input->array), &dims, NPY_CORDER);
+    Py_SETREF(input->array, view);
+    if (view) {
+        read_shape(input);
+        input->line = true;
+    }
+    return view != NULL;
+}
+
 bool pc_input_open(pc_input *input, PyObject *value, const char *who, const char *name)
 {
+    input->line = false;
     input->array = pc_array_open(value, who, name, &input->natural);
     if (input->array) {
         read_shape(input);
@@ -237,6 +280,7 @@ bool pc_input_open(pc_input *input, PyObject *value, const char *who, const char
 bool pc_input_open_indices(pc_input *input, PyObject *value, const char *who, const char *name)
 {
     input->natural = PC_F32;
+    input->line = false;
     input->array = as_plain_array(value);
     if (!input->array) {
         return false;
@@ -319,24 +363,29 @@ bool pc_input_read_indices(const pc_input *input, const char *who, pc_tensor *te
 
 void pc_input_close(pc_input *input) { Py_CLEAR(input->array); }
 
-PyObject *pc_input_shape(const pc_input *input) { return pc_array_shape_object(input->array); }
+PyObject *pc_input_shape(const pc_input *input)
+{
+    PyObject *shape = pc_array_shape_object(input->array);
+    return input->line ? pc_shape_without_height(shape) : shape;
+}
 
 bool pc_check_grad_shape(const char *who, const pc_input *grad_output, const int64_t shape[4], int rank)
 {
-    if (grad_output->rank == rank && memcmp(grad_output->shape, shape, sizeof grad_output->shape) == 0) {
-        return true;
-    }
-    PyObject *got = pc_input_shape(grad_output), *expected = pc_shape_object(shape, rank);
-    if (got && expected) {
-        PyErr_Format(
-            PyExc_ValueError,
-            "%s: expected grad_output of shape %S, got %.200S. Mismatch in shape: grad_output[0] has a shape of "
-            "%.200S and output[0] has a shape of %S",
-            who, expected, got, got, expected);
+    return (grad_output->rank == rank && memcmp(grad_output->shape, shape, sizeof grad_output->shape) == 0) ||
+           pc_refuse_grad_shape(who, pc_input_shape(grad_output),
+                                grad_output->line ? pc_shape_without_height(pc_shape_object(shape, rank))
+                                                  : pc_shape_object(shape, rank));
+}
+
+bool pc_check_grad_like(const char *who, PyObject *grad_output, PyObject *shape)
+{
+    PyObject *got = pc_array_shape_object(grad_output);
+    int same = got ? PyObject_RichCompareBool(got, shape, Py_EQ) : -1;
+    if (same == 0) {
+        return pc_refuse_grad_shape(who, got, Py_NewRef(shape));
     }
     Py_XDECREF(got);
-    Py_XDECREF(expected);
-    return false;
+    return same > 0;
 }
 
 /* ---- out ---- */
@@ -366,6 +415,12 @@ PyObject *pc_array_new(int rank, const int64_t shape[4], pc_dtype dtype, const c
     return new_array(rank, shape + 4 - rank, type_number(dtype), who, name);
 }
 
+PyObject *pc_array_new_line(int rank, const int64_t shape[4], pc_dtype dtype, const char *who, const char *name)
+{
+    const int64_t sizes[3] = {shape[0], shape[1], shape[3]};
+    return new_array(rank - 1, sizes + 4 - rank, type_number(dtype), who, name);
+}
+
 PyObject *pc_array_new_indices(int rank, const int64_t shape[4], const char *who)
 {
     return new_array(rank, shape + 4 - rank, NPY_INT64, who, "the indices");
@@ -374,6 +429,19 @@ PyObject *pc_array_new_indices(int rank, const int64_t shape[4], const char *who
 PyObject *pc_array_new_vector(int64_t size, pc_dtype dtype, const char *who, const char *name)
 {
     return new_array(1, &size, type_number(dtype), who, name);
+}
+
+PyObject *pc_array_new_like(PyObject *array, pc_dtype dtype, const char *who, const char *name)
+{
+    PyObject *fresh = PyArray_NewLikeArray(AS_ARRAY(array), NPY_CORDER, PyArray_DescrFromType(type_number(dtype)), 0);
+    if (!fresh && is_memory_failure()) {
+        PyErr_Clear();
+        PyObject *shape = pc_array_shape_object(array);
+        if (shape) {
+            no_memory(who, "", name, shape, pc_dtype_name(dtype));
+        }
+    }
+    return fresh;
 }
 
 PyObject *pc_array_copy(PyObject *array) { return PyArray_NewCopy(AS_ARRAY(array), NPY_CORDER); }
@@ -429,6 +497,8 @@ void *pc_array_data(PyObject *array) { return PyArray_DATA(AS_ARRAY(array)); }
 
 int pc_array_rank(PyObject *array) { return PyArray_NDIM(AS_ARRAY(array)); }
 
+int64_t pc_array_count(PyObject *array) { return PyArray_SIZE(AS_ARRAY(array)); }
+
 int64_t pc_array_size(PyObject *array, int axis) { return PyArray_DIM(AS_ARRAY(array), axis); }
 
 PyObject *pc_array_shape_object(PyObject *array)
@@ -458,6 +528,23 @@ bool pc_array_is(PyObject *object, int rank, const int64_t *shape, pc_dtype dtyp
 }
 
 bool pc_array_writeable(PyObject *array) { return PyArray_ISWRITEABLE(AS_ARRAY(array)); }
+
+bool pc_array_is_vector(PyObject *object, int64_t size, pc_dtype dtype)
+{
+    PyArrayObject *array = AS_ARRAY(object);
+    return PyArray_Check(object) && PyArray_TYPE(array) == type_number(dtype) && PyArray_ISNOTSWAPPED(array) &&
+           PyArray_NDIM(array) == 1 && PyArray_DIM(array, 0) == size;
+}
+
+bool pc_array_put(PyObject *into, PyObject *from) { return PyArray_CopyInto(AS_ARRAY(into), AS_ARRAY(from)) == 0; }
+
+int64_t *pc_array_counter(PyObject *object)
+{
+    PyArrayObject *array = AS_ARRAY(object);
+    const bool fit =
+        PyArray_Check(object) && is_native(array, NPY_INT64) && PyArray_ISWRITEABLE(array) && PyArray_SIZE(array) == 1;
+    return fit ? PyArray_DATA(array) : NULL;
+}
 
 void pc_array_assign(PyObject *into, PyObject *from, pc_dtype dtype)
 {

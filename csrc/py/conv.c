@@ -1,19 +1,25 @@
-/* conv.c: Conv2d and ConvTranspose2d. One struct and one life for both; what differs is which arguments the
- * constructor takes, and a flag in the configuration. Their common base is the type `_Conv`, with all attributes.
+/* conv.c: Conv1d, Conv2d and ConvTranspose2d. One struct and one life for all; what differs is which arguments the
+ * constructor takes, and flags in the configuration. Their common base is the type `_Conv`, with all attributes.
  */
-#include "py/conv.h"
+#include "py/convolve.h"
+#include "py/parameters.h"
 
 #include <stdio.h>
 #include <string.h>
+
+typedef struct {
+    pc_owner owner;
+    pc_conv_config config;
+} conv_layer;
 
 /* ---- forward and backward ---- */
 
 static PyObject *forward(pc_layer *layer, PyObject *value, PyObject *size_value, pc_saved *saved)
 {
-    pc_conv_layer *self = (pc_conv_layer *)layer;
+    conv_layer *self = (conv_layer *)layer;
     pc_input input;
     pc_saved made = {.array = NULL};
-    if (!pc_input_open(&input, value, layer->name, "input")) {
+    if (!pc_conv_open(&self->config, &input, value, layer->name, "input")) {
         return NULL;
     }
     PyObject *output = NULL, *weight = NULL, *bias = NULL;
@@ -23,13 +29,13 @@ static PyObject *forward(pc_layer *layer, PyObject *value, PyObject *size_value,
     }
     /* From here on the layer is read, and what is read stays: no Python code can run between the next lines, and
      * whatever runs later finds copies and references. */
-    if (!pc_conv_check_parameters(self)) {
+    if (!pc_owner_check_parameters(&self->owner)) {
         goto exit;
     }
     pc_conv_config config = self->config;
-    pc_dtype dtype = self->dtype;
-    weight = Py_NewRef(self->parameters[PC_WEIGHT]);
-    bias = Py_XNewRef(self->parameters[PC_BIAS]);
+    pc_dtype dtype = self->owner.dtype;
+    weight = Py_NewRef(self->owner.parameters[PC_WEIGHT]);
+    bias = Py_XNewRef(self->owner.parameters[PC_BIAS]);
     pc_conv_plan plan;
     if (!pc_conv_plan_input(&plan, &config, layer->name, &input, made.sized ? made.output_size : NULL) ||
         !pc_input_settle(&input, dtype, layer->name, "input")) {
@@ -68,20 +74,20 @@ static bool open_saved(pc_input *input, const pc_saved *saved, const char *who)
 
 static PyObject *backward(pc_layer *layer, const pc_saved *saved, PyObject *value, bool input_grad)
 {
-    pc_conv_layer *self = (pc_conv_layer *)layer;
+    conv_layer *self = (conv_layer *)layer;
     PyObject *result = NULL, *weight = NULL, *gradients[3] = {NULL, NULL, NULL};
     pc_input input = {.array = NULL}, grad_output;
-    if (!pc_input_open(&grad_output, value, layer->name, "grad_output")) {
+    if (!pc_conv_open(&self->config, &grad_output, value, layer->name, "grad_output")) {
         return NULL;
     }
-    if (!open_saved(&input, saved, layer->name) || !pc_conv_check_parameters(self)) {
+    if (!open_saved(&input, saved, layer->name) || !pc_owner_check_parameters(&self->owner)) {
         goto exit;
     }
     pc_conv_config config = self->config;
-    pc_dtype dtype = self->dtype;
-    bool mask[3] = {input_grad, self->requires_grad[PC_WEIGHT],
-                    self->parameters[PC_BIAS] && self->requires_grad[PC_BIAS]};
-    weight = Py_NewRef(self->parameters[PC_WEIGHT]);
+    pc_dtype dtype = self->owner.dtype;
+    bool mask[3] = {input_grad, self->owner.requires_grad[PC_WEIGHT],
+                    self->owner.parameters[PC_BIAS] && self->owner.requires_grad[PC_BIAS]};
+    weight = Py_NewRef(self->owner.parameters[PC_WEIGHT]);
     if (dtype != saved->dtype) {
         PyErr_Format(PyExc_RuntimeError, "%s: its dtype was changed between forward and backward", layer->name);
         goto exit;
@@ -97,7 +103,7 @@ static PyObject *backward(pc_layer *layer, const pc_saved *saved, PyObject *valu
     }
     if (pc_conv_run_backward(layer->state, &plan, layer->name, dtype, &input, &grad_output, weight, weight_shape, mask,
                              gradients) &&
-        pc_conv_add_gradients(self, gradients + 1)) {
+        pc_owner_add_gradients(&self->owner, gradients + 1)) {
         result = Py_NewRef(gradients[0] ? gradients[0] : Py_None);
     }
 exit:
@@ -112,7 +118,7 @@ exit:
 
 static bool output_shape(pc_layer *layer, const int64_t shape[4], int rank, int64_t out_shape[4])
 {
-    const pc_conv_config *config = &((pc_conv_layer *)layer)->config;
+    const pc_conv_config *config = &((conv_layer *)layer)->config;
     pc_conv_plan plan;
     if (!pc_conv_plan_shape(&plan, config, layer->name, shape, rank, NULL)) {
         return false;
@@ -123,35 +129,21 @@ static bool output_shape(pc_layer *layer, const int64_t shape[4], int rank, int6
 
 /* ---- life ---- */
 
-static int traverse(PyObject *object, visitproc visit, void *arg)
-{
-    pc_conv_layer *self = (pc_conv_layer *)object;
-    for (int i = 0; i < 2; i++) {
-        Py_VISIT(self->parameters[i]);
-        Py_VISIT(self->gradients[i]);
-    }
-    return pc_layer_traverse(object, visit, arg);
-}
-
-static int clear(PyObject *object)
-{
-    pc_conv_layer *self = (pc_conv_layer *)object;
-    self->layer.ready = false; /* a layer without its arrays is none */
-    for (int i = 0; i < 2; i++) {
-        Py_CLEAR(self->parameters[i]);
-        Py_CLEAR(self->gradients[i]);
-    }
-    return pc_layer_clear(object);
-}
-
 static const pc_layer_kind conv_kind = {
-    {"Conv2d.forward", {"input", NULL}, 1, 1}, forward, backward, output_shape, clear};
+    {"Conv2d.forward", {"input", NULL}, 1, 1}, forward, backward, output_shape, pc_owner_clear};
+static const pc_layer_kind line_kind = {
+    {"Conv1d.forward", {"input", NULL}, 1, 1}, forward, backward, output_shape, pc_owner_clear};
 static const pc_layer_kind transpose_kind = {
-    {"ConvTranspose2d.forward", {"input", "output_size", NULL}, 1, 2}, forward, backward, output_shape, clear};
+    {"ConvTranspose2d.forward", {"input", "output_size", NULL}, 1, 2}, forward, backward, output_shape, pc_owner_clear};
 
 static PyObject *conv_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
 {
     return pc_layer_new(type, &conv_kind);
+}
+
+static PyObject *line_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
+{
+    return pc_layer_new(type, &line_kind);
 }
 
 static PyObject *transpose_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
@@ -160,56 +152,63 @@ static PyObject *transpose_new(PyTypeObject *type, PyObject *Py_UNUSED(args), Py
 }
 
 /* Everything is built before anything is replaced, so a constructor that fails on an old layer leaves it whole. */
-static int become(pc_conv_layer *self, const pc_conv_config *config, pc_dtype dtype, bool has_bias, const char *name)
+static int become(conv_layer *self, const pc_conv_config *config, pc_dtype dtype, bool has_bias, const char *name)
 {
+    pc_form forms[2] = {{.rank = config->line ? 3 : 4}, {.rank = has_bias ? 1 : 0, .shape = {config->out_channels}}};
+    int64_t *shape = forms[PC_WEIGHT].shape;
     PyObject *fresh[2];
-    if (!pc_conv_new_parameters(config, dtype, has_bias, name, fresh)) {
+    pc_conv_weight_shape(config, shape);
+    if (config->line) {
+        shape[2] = shape[3];
+    }
+    if (!pc_owner_make(forms, dtype, name, fresh)) {
         return -1;
     }
-    PyObject *old[4] = {self->parameters[0], self->parameters[1], self->gradients[0], self->gradients[1]};
     self->config = *config;
-    self->dtype = dtype;
-    for (int i = 0; i < 2; i++) {
-        self->parameters[i] = fresh[i];
-        self->gradients[i] = NULL;
-        self->requires_grad[i] = true;
-    }
-    pc_layer_ready(&self->layer, name);
-    for (int i = 0; i < 4; i++) {
-        Py_XDECREF(old[i]);
-    }
+    pc_owner_become(&self->owner, forms, dtype, fresh, name);
     return 0;
 }
 
-static int conv_init(PyObject *object, PyObject *args, PyObject *kwargs)
+/* Conv1d and Conv2d differ in what a size may look like. */
+static int init(PyObject *object, const char *who, bool line, PyObject *args, PyObject *kwargs)
 {
-    static const pc_signature signature = {"Conv2d",
-                                           {"in_channels", "out_channels", "kernel_size", "stride", "padding",
-                                            "dilation", "groups", "bias", "padding_mode", "device", "dtype", NULL},
-                                           3,
-                                           11};
-    static const char who[] = "Conv2d";
+    const pc_signature signature = {who,
+                                    {"in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation",
+                                     "groups", "bias", "padding_mode", "device", "dtype", NULL},
+                                    3,
+                                    11};
     PyObject *values[PC_MAX_ARGUMENTS];
     pc_conv_config config;
     pc_conv_config_init(&config, false);
+    config.line = line;
     pc_window *window = &config.window;
     bool bias = true;
     pc_dtype dtype = PC_F32;
     if (!pc_bind_tuple(&signature, args, kwargs, values) ||
         !pc_parse_int(values[0], who, "in_channels", &config.in_channels) ||
         !pc_parse_int(values[1], who, "out_channels", &config.out_channels) ||
-        !pc_parse_pair(values[2], who, "kernel_size", PC_WORDS_CONV, window->kernel) ||
-        !pc_parse_pair(values[3], who, "stride", PC_WORDS_CONV, window->stride) ||
-        !pc_parse_padding(values[4], who, window, &config.per_side) ||
-        !pc_parse_pair(values[5], who, "dilation", PC_WORDS_CONV, window->dilation) ||
+        !pc_conv_parse_size(values[2], who, "kernel_size", line, window->kernel) ||
+        !pc_conv_parse_size(values[3], who, "stride", line, window->stride) ||
+        !pc_conv_parse_padding(values[4], who, &config) ||
+        !pc_conv_parse_size(values[5], who, "dilation", line, window->dilation) ||
         !pc_parse_int(values[6], who, "groups", &config.groups) || !pc_parse_truth(values[7], &bias) ||
         !pc_parse_padding_mode(values[8], who, &window->pad_mode) || !pc_parse_device(values[9], who) ||
         !pc_parse_dtype(values[10], who, &dtype)) {
         return -1;
     }
     char name[PC_LAYER_NAME];
-    snprintf(name, sizeof name, "Conv2d(%lld, %lld)", (long long)config.in_channels, (long long)config.out_channels);
-    return pc_conv_check(&config, name) ? become((pc_conv_layer *)object, &config, dtype, bias, name) : -1;
+    snprintf(name, sizeof name, "%s(%lld, %lld)", who, (long long)config.in_channels, (long long)config.out_channels);
+    return pc_conv_check(&config, name) ? become((conv_layer *)object, &config, dtype, bias, name) : -1;
+}
+
+static int conv_init(PyObject *object, PyObject *args, PyObject *kwargs)
+{
+    return init(object, "Conv2d", false, args, kwargs);
+}
+
+static int line_init(PyObject *object, PyObject *args, PyObject *kwargs)
+{
+    return init(object, "Conv1d", true, args, kwargs);
 }
 
 /* Torch asks this before all else. */
@@ -255,7 +254,7 @@ static int transpose_init(PyObject *object, PyObject *args, PyObject *kwargs)
     char name[PC_LAYER_NAME];
     snprintf(name, sizeof name, "ConvTranspose2d(%lld, %lld)", (long long)config.in_channels,
              (long long)config.out_channels);
-    return pc_conv_check(&config, name) ? become((pc_conv_layer *)object, &config, dtype, bias, name) : -1;
+    return pc_conv_check(&config, name) ? become((conv_layer *)object, &config, dtype, bias, name) : -1;
 }
 
 /* ---- attributes ---- */
@@ -268,12 +267,16 @@ static PyObject *get_number(PyObject *object, void *offset)
 
 static PyObject *get_pair(PyObject *object, void *offset)
 {
-    return pc_layer_check((pc_layer *)object) ? pc_pair_object((int64_t *)((char *)object + (size_t)offset)) : NULL;
+    if (!pc_layer_check((pc_layer *)object)) {
+        return NULL;
+    }
+    const int64_t *pair = (int64_t *)((char *)object + (size_t)offset);
+    return ((conv_layer *)object)->config.line ? Py_BuildValue("(L)", (long long)pair[1]) : pc_pair_object(pair);
 }
 
 static PyObject *get_padding(PyObject *object, void *Py_UNUSED(closure))
 {
-    const pc_conv_config *config = &((pc_conv_layer *)object)->config;
+    const pc_conv_config *config = &((conv_layer *)object)->config;
     const int64_t(*pad)[2] = config->window.pad;
     if (!pc_layer_check((pc_layer *)object)) {
         return NULL;
@@ -286,6 +289,10 @@ static PyObject *get_padding(PyObject *object, void *Py_UNUSED(closure))
     case PC_PAD_NUMBERS:
         break;
     }
+    if (config->line) {
+        return config->per_side ? Py_BuildValue("((LL))", (long long)pad[1][0], (long long)pad[1][1])
+                                : Py_BuildValue("(L)", (long long)pad[1][0]);
+    }
     return config->per_side ? Py_BuildValue("((LL)(LL))", (long long)pad[0][0], (long long)pad[0][1],
                                             (long long)pad[1][0], (long long)pad[1][1])
                             : Py_BuildValue("(LL)", (long long)pad[0][0], (long long)pad[1][0]);
@@ -294,18 +301,13 @@ static PyObject *get_padding(PyObject *object, void *Py_UNUSED(closure))
 static PyObject *get_padding_mode(PyObject *object, void *Py_UNUSED(closure))
 {
     return pc_layer_check((pc_layer *)object)
-               ? PyUnicode_FromString(pc_padding_mode_name(((pc_conv_layer *)object)->config.window.pad_mode))
+               ? PyUnicode_FromString(pc_padding_mode_name(((conv_layer *)object)->config.window.pad_mode))
                : NULL;
 }
 
 static PyObject *get_transposed(PyObject *object, void *Py_UNUSED(closure))
 {
-    return pc_layer_check((pc_layer *)object) ? PyBool_FromLong(((pc_conv_layer *)object)->config.transposed) : NULL;
-}
-
-static PyObject *get_dtype(PyObject *object, void *Py_UNUSED(closure))
-{
-    return pc_layer_check((pc_layer *)object) ? pc_dtype_object(((pc_conv_layer *)object)->dtype) : NULL;
+    return pc_layer_check((pc_layer *)object) ? PyBool_FromLong(((conv_layer *)object)->config.transposed) : NULL;
 }
 
 /* The constructor's keyword arguments, for pickling: what they say is what the attributes say. */
@@ -313,14 +315,14 @@ static PyObject *get_config(PyObject *object, PyObject *Py_UNUSED(unused))
 {
     static const char *const names[] = {"in_channels", "out_channels", "kernel_size",  "stride", "padding",
                                         "dilation",    "groups",       "padding_mode", "dtype"};
-    const pc_conv_layer *self = (pc_conv_layer *)object;
+    const conv_layer *self = (conv_layer *)object;
     PyObject *config = pc_layer_check((pc_layer *)object) ? PyDict_New() : NULL;
     for (size_t i = 0; config && i < sizeof names / sizeof *names; i++) {
         if (!pc_dict_take(config, names[i], PyObject_GetAttrString(object, names[i]))) {
             Py_CLEAR(config);
         }
     }
-    if (config && (!pc_dict_take(config, "bias", PyBool_FromLong(self->parameters[PC_BIAS] != NULL)) ||
+    if (config && (!pc_dict_take(config, "bias", PyBool_FromLong(self->owner.parameters[PC_BIAS] != NULL)) ||
                    (self->config.transposed &&
                     !pc_dict_take(config, "output_padding", pc_pair_object(self->config.output_padding))))) {
         Py_CLEAR(config);
@@ -330,12 +332,11 @@ static PyObject *get_config(PyObject *object, PyObject *Py_UNUSED(unused))
 
 static PyMethodDef methods[] = {
     {"_config", get_config, METH_NOARGS, "_config($self, /)\n--\n\nThe constructor's keyword arguments."},
-    {"_set_dtype", pc_conv_set_dtype, METH_O,
-     "_set_dtype($self, dtype, /)\n--\n\nConvert the parameters and gradients; new arrays take their place."},
+    PC_OWNER_METHODS,
     {NULL, NULL, 0, NULL},
 };
 
-#define AT(field) (void *)offsetof(pc_conv_layer, field)
+#define AT(field) (void *)offsetof(conv_layer, field)
 
 static PyGetSetDef getset[] = {
     {"in_channels", get_number, NULL, "Channels of the input.", AT(config.in_channels)},
@@ -348,38 +349,27 @@ static PyGetSetDef getset[] = {
     {"padding", get_padding, NULL, "(ph, pw), ((top, bottom), (left, right)), 'same' or 'valid'.", NULL},
     {"padding_mode", get_padding_mode, NULL, "zeros, reflect, replicate or circular.", NULL},
     {"transposed", get_transposed, NULL, "Is this a transposed convolution?", NULL},
-    {"dtype", get_dtype, NULL, "The parameters' type.", NULL},
-    {"weight", pc_conv_get_parameter, pc_conv_set_parameter, "The layer's own array; setting copies into it.",
-     (void *)PC_WEIGHT},
-    {"bias", pc_conv_get_parameter, pc_conv_set_parameter, "The layer's own array, or None for good.", (void *)PC_BIAS},
-    {"weight_grad", pc_conv_get_gradient, pc_conv_set_gradient, "The sum of gradients, or None before the first.",
-     (void *)PC_WEIGHT},
-    {"bias_grad", pc_conv_get_gradient, pc_conv_set_gradient, "The sum of gradients, or None before the first.",
-     (void *)PC_BIAS},
-    {"_weight_requires_grad", pc_conv_get_requires_grad, pc_conv_set_requires_grad,
-     "Does backward compute weight_grad?", (void *)PC_WEIGHT},
-    {"_bias_requires_grad", pc_conv_get_requires_grad, pc_conv_set_requires_grad, "Does backward compute bias_grad?",
-     (void *)PC_BIAS},
+    PC_OWNER_ATTRIBUTES,
     {NULL, NULL, NULL, NULL, NULL},
 };
 
 /* ---- types ---- */
 
 static PyType_Slot base_slots[] = {
-    {Py_tp_doc, "What Conv2d and ConvTranspose2d share."},
+    {Py_tp_doc, "What the convolutions share."},
     {Py_tp_methods, methods},
     {Py_tp_getset, getset},
     {Py_tp_members, pc_layer_members},
     {Py_tp_call, PyVectorcall_Call},
-    {Py_tp_traverse, traverse},
-    {Py_tp_clear, clear},
+    {Py_tp_traverse, pc_owner_traverse},
+    {Py_tp_clear, pc_owner_clear},
     {Py_tp_dealloc, pc_layer_dealloc},
     {0, NULL},
 };
 
 static PyType_Spec base_spec = {
     .name = "pyconv._core._Conv",
-    .basicsize = sizeof(pc_conv_layer),
+    .basicsize = sizeof(conv_layer),
     .flags = PC_LAYER_FLAGS | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = base_slots,
 };
@@ -394,17 +384,40 @@ static PyType_Slot conv_slots[] = {
     {Py_tp_init, conv_init},
     {Py_tp_members, pc_layer_members},
     {Py_tp_call, PyVectorcall_Call},
-    {Py_tp_traverse, traverse},
-    {Py_tp_clear, clear},
+    {Py_tp_traverse, pc_owner_traverse},
+    {Py_tp_clear, pc_owner_clear},
     {Py_tp_dealloc, pc_layer_dealloc},
     {0, NULL},
 };
 
 static PyType_Spec conv_spec = {
     .name = "pyconv._core.Conv2d",
-    .basicsize = sizeof(pc_conv_layer),
+    .basicsize = sizeof(conv_layer),
     .flags = PC_LAYER_FLAGS,
     .slots = conv_slots,
+};
+
+PyDoc_STRVAR(line_doc, "Conv1d(in_channels, out_channels, kernel_size, stride=1, padding=0, dilation=1, groups=1, "
+                       "bias=True, padding_mode='zeros', device=None, dtype=None)\n--\n\n"
+                       "The convolution layer in one dimension without its Python side; parameters start as zeros.");
+
+static PyType_Slot line_slots[] = {
+    {Py_tp_doc, (void *)line_doc},
+    {Py_tp_new, line_new},
+    {Py_tp_init, line_init},
+    {Py_tp_members, pc_layer_members},
+    {Py_tp_call, PyVectorcall_Call},
+    {Py_tp_traverse, pc_owner_traverse},
+    {Py_tp_clear, pc_owner_clear},
+    {Py_tp_dealloc, pc_layer_dealloc},
+    {0, NULL},
+};
+
+static PyType_Spec line_spec = {
+    .name = "pyconv._core.Conv1d",
+    .basicsize = sizeof(conv_layer),
+    .flags = PC_LAYER_FLAGS,
+    .slots = line_slots,
 };
 
 PyDoc_STRVAR(transpose_doc,
@@ -423,16 +436,16 @@ static PyMethodDef transpose_methods[] = {
 };
 
 static PyType_Slot transpose_slots[] = {
-    {Py_tp_doc, (void *)transpose_doc}, {Py_tp_new, transpose_new},
-    {Py_tp_init, transpose_init},       {Py_tp_methods, transpose_methods},
-    {Py_tp_members, pc_layer_members},  {Py_tp_call, PyVectorcall_Call},
-    {Py_tp_traverse, traverse},         {Py_tp_clear, clear},
-    {Py_tp_dealloc, pc_layer_dealloc},  {0, NULL},
+    {Py_tp_doc, (void *)transpose_doc},  {Py_tp_new, transpose_new},
+    {Py_tp_init, transpose_init},        {Py_tp_methods, transpose_methods},
+    {Py_tp_members, pc_layer_members},   {Py_tp_call, PyVectorcall_Call},
+    {Py_tp_traverse, pc_owner_traverse}, {Py_tp_clear, pc_owner_clear},
+    {Py_tp_dealloc, pc_layer_dealloc},   {0, NULL},
 };
 
 static PyType_Spec transpose_spec = {
     .name = "pyconv._core.ConvTranspose2d",
-    .basicsize = sizeof(pc_conv_layer),
+    .basicsize = sizeof(conv_layer),
     .flags = PC_LAYER_FLAGS,
     .slots = transpose_slots,
 };
@@ -443,8 +456,8 @@ int pc_add_convs(PyObject *module, pc_state *state)
     if (!state->conv) {
         return -1;
     }
-    PyType_Spec *specs[2] = {&conv_spec, &transpose_spec};
-    for (int i = 0; i < 2; i++) {
+    PyType_Spec *specs[3] = {&conv_spec, &line_spec, &transpose_spec};
+    for (int i = 0; i < 3; i++) {
         PyTypeObject *type = pc_add_type(module, specs[i], state->conv);
         if (!type) {
             return -1;

@@ -2,6 +2,7 @@
  * fails leaves nothing behind. */
 #include "py/convolve.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "py/args.h"
@@ -14,6 +15,17 @@ void pc_conv_config_init(pc_conv_config *config, bool transposed)
         .groups = 1,
         .window = {.kernel = {1, 1}, .stride = {1, 1}, .dilation = {1, 1}, .pad_rule = PC_PAD_NUMBERS},
     };
+}
+
+bool pc_conv_parse_size(PyObject *value, const char *who, const char *name, bool line, int64_t pair[2])
+{
+    return line ? pc_parse_single(value, who, name, 1, pair) : pc_parse_pair(value, who, name, PC_WORDS_CONV, pair);
+}
+
+bool pc_conv_parse_padding(PyObject *value, const char *who, pc_conv_config *config)
+{
+    return config->line ? pc_parse_line_padding(value, who, &config->window, &config->per_side)
+                        : pc_parse_padding(value, who, &config->window, &config->per_side);
 }
 
 bool pc_conv_check(pc_conv_config *config, const char *who)
@@ -57,6 +69,7 @@ bool pc_conv_plan_shape(pc_conv_plan *plan, const pc_conv_config *config, const 
         return pc_raise(who, status, &error);
     }
     plan->transposed = config->transposed;
+    plan->line = config->line;
     plan->rank = rank;
     memcpy(plan->in_shape, shape, sizeof plan->in_shape);
     plan->out_shape[0] = shape[0];
@@ -66,31 +79,42 @@ bool pc_conv_plan_shape(pc_conv_plan *plan, const pc_conv_config *config, const 
     return true;
 }
 
-static const char *operator_name(const pc_conv_config *config)
+bool pc_conv_open(const pc_conv_config *config, pc_input *input, PyObject *value, const char *who, const char *name)
 {
-    return config->transposed ? "conv_transpose2d" : "conv2d";
+    return config->line ? pc_input_open_line(input, value, who, name) : pc_input_open(input, value, who, name);
 }
 
 static bool refuse_input(const pc_conv_config *config, const char *who, const pc_input *input)
 {
+    const char *axes = config->line ? "L" : "H, W";
+    const long long channels = config->in_channels;
     PyObject *shape = pc_input_shape(input);
     PyObject *list = shape ? PySequence_List(shape) : NULL;
     if (list && input->rank != 3 && input->rank != 4) {
         PyErr_Format(PyExc_ValueError,
-                     "%s: expected input (N, %lld, H, W) or (%lld, H, W), got %.200R. Expected 3D (unbatched) or 4D "
+                     "%s: expected input (N, %lld, %s) or (%lld, %s), got %.200R. Expected %dD (unbatched) or %dD "
                      "(batched) input to %s, but got input of size: %.200R",
-                     who, (long long)config->in_channels, (long long)config->in_channels, shape, operator_name(config),
+                     who, channels, axes, channels, axes, shape, config->line ? 2 : 3, config->line ? 3 : 4,
+                     config->line         ? "conv1d"
+                     : config->transposed ? "conv_transpose2d"
+                                          : "conv2d",
                      list);
     } else if (list) {
         int64_t w[4];
+        char weight[96];
         pc_conv_weight_shape(config, w);
-        PyErr_Format(PyExc_ValueError,
-                     "%s: expected input (N, %lld, H, W) or (%lld, H, W), got %R. Given %s=%lld, weight of size [%lld, "
-                     "%lld, %lld, %lld], expected input%R to have %lld channels, but got %lld channels instead",
-                     who, (long long)config->in_channels, (long long)config->in_channels, shape,
-                     config->transposed ? "transposed" : "groups", config->transposed ? 1LL : (long long)config->groups,
-                     (long long)w[0], (long long)w[1], (long long)w[2], (long long)w[3], list,
-                     (long long)config->in_channels, (long long)input->shape[1]);
+        if (config->line) {
+            snprintf(weight, sizeof weight, "[%lld, %lld, %lld]", (long long)w[0], (long long)w[1], (long long)w[3]);
+        } else {
+            snprintf(weight, sizeof weight, "[%lld, %lld, %lld, %lld]", (long long)w[0], (long long)w[1],
+                     (long long)w[2], (long long)w[3]);
+        }
+        PyErr_Format(
+            PyExc_ValueError,
+            "%s: expected input (N, %lld, %s) or (%lld, %s), got %R. Given %s=%lld, weight of size %s, expected "
+            "input%R to have %lld channels, but got %lld channels instead",
+            who, channels, axes, channels, axes, shape, config->transposed ? "transposed" : "groups",
+            config->transposed ? 1LL : (long long)config->groups, weight, list, channels, (long long)input->shape[1]);
     }
     Py_XDECREF(shape);
     Py_XDECREF(list);
@@ -112,6 +136,13 @@ bool pc_conv_check_grad(const pc_conv_plan *plan, const char *who, const pc_inpu
 }
 
 /* ---- from array to array ---- */
+
+static PyObject *new_images(const pc_conv_plan *plan, const int64_t shape[4], pc_dtype dtype, const char *who,
+                            const char *name)
+{
+    return plan->line ? pc_array_new_line(plan->rank, shape, dtype, who, name)
+                      : pc_array_new(plan->rank, shape, dtype, who, name);
+}
 
 typedef struct {
     pc_conv_pass pass;
@@ -158,7 +189,7 @@ PyObject *pc_conv_run_forward(pc_state *state, const pc_conv_plan *plan, const c
     if (threads < 0) {
         return NULL;
     }
-    PyObject *output = pc_array_new(plan->rank, plan->out_shape, dtype, who, "the output");
+    PyObject *output = new_images(plan, plan->out_shape, dtype, who, "the output");
     if (!output) {
         return NULL;
     }
@@ -178,7 +209,9 @@ PyObject *pc_conv_run_forward(pc_state *state, const pc_conv_plan *plan, const c
 static PyObject *weight_gradient(const pc_conv_plan *plan, const char *who, pc_dtype dtype, int threads,
                                  const pc_input *input, const pc_input *grad_output, const int64_t shape[4])
 {
-    PyObject *gradient = pc_array_new(4, shape, dtype, who, "the weight's gradient");
+    static const char name[] = "the weight's gradient";
+    PyObject *gradient =
+        plan->line ? pc_array_new_line(4, shape, dtype, who, name) : pc_array_new(4, shape, dtype, who, name);
     if (!gradient) {
         return NULL;
     }
@@ -224,7 +257,7 @@ static PyObject *bias_gradient(const pc_conv_plan *plan, const char *who, pc_dty
 static PyObject *input_gradient(const pc_conv_plan *plan, const char *who, pc_dtype dtype, int threads,
                                 const pc_input *grad_output, PyObject *weight)
 {
-    PyObject *gradient = pc_array_new(plan->rank, plan->in_shape, dtype, who, "the input's gradient");
+    PyObject *gradient = new_images(plan, plan->in_shape, dtype, who, "the input's gradient");
     if (!gradient) {
         return NULL;
     }

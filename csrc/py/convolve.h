@@ -1,5 +1,5 @@
-/* convolve.h: one convolution, forward or backward, from opened arrays to new ones. Both layers and all four functions
- * go through here; what they differ in is where the configuration and the weights come from.
+/* convolve.h: one convolution, forward or backward, from opened arrays to new ones. All layers and functions go through
+ * here; what they differ in is where the configuration and the weights come from.
  *
  * A transposed convolution runs the three primitives of ops/ crosswise: geom.h tells how.
  */
@@ -13,6 +13,7 @@
 
 typedef struct {
     bool transposed;
+    bool line;     /* one dimension: images of height 1, and windows too */
     bool per_side; /* padding was written ((top, bottom), (left, right)) */
     int64_t in_channels, out_channels, groups;
     pc_window window;
@@ -22,15 +23,22 @@ typedef struct {
 /* The defaults of every constructor and function. */
 void pc_conv_config_init(pc_conv_config *config, bool transposed);
 
+/* Sizes and padding of Conv1d (`line`) and Conv2d; a height is 1, or nothing. */
+bool pc_conv_parse_size(PyObject *value, const char *who, const char *name, bool line, int64_t pair[2]);
+bool pc_conv_parse_padding(PyObject *value, const char *who, pc_conv_config *config);
+
 /* What can be said before an input: channels, window, output padding. */
 bool pc_conv_check(pc_conv_config *config, const char *who);
 
 /* (out, in/groups, kh, kw), transposed (in, out/groups, kh, kw) */
 void pc_conv_weight_shape(const pc_conv_config *config, int64_t shape[4]);
 
+/* pc_input_open, or for one dimension pc_input_open_line. */
+bool pc_conv_open(const pc_conv_config *config, pc_input *input, PyObject *value, const char *who, const char *name);
+
 /* A configuration met an input shape. */
 typedef struct {
-    bool transposed;
+    bool transposed, line;
     int rank; /* 3 or 4: input, output and their gradients alike */
     int64_t in_shape[4];
     int64_t out_shape[4];

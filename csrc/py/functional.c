@@ -32,15 +32,15 @@ static void close_conv(conv_arrays *arrays)
 static bool is_given(PyObject *value) { return value && value != Py_None; }
 
 /* `bias` and `grad_output` may be NULL or None. */
-static bool open_conv(conv_arrays *arrays, const char *who, PyObject *input, PyObject *weight, PyObject *bias,
-                      PyObject *grad_output)
+static bool open_conv(conv_arrays *arrays, const pc_conv_config *config, const char *who, PyObject *input,
+                      PyObject *weight, PyObject *bias, PyObject *grad_output)
 {
     pc_dtype natural, unused;
     *arrays = (conv_arrays){.weight = NULL};
-    if (!pc_input_open(&arrays->input, input, who, "input") ||
+    if (!pc_conv_open(config, &arrays->input, input, who, "input") ||
         !(arrays->weight = pc_array_open(weight, who, "weight", &natural)) ||
         (is_given(bias) && !(arrays->bias = pc_array_open(bias, who, "bias", &unused))) ||
-        (grad_output && !pc_input_open(&arrays->grad_output, grad_output, who, "grad_output"))) {
+        (grad_output && !pc_conv_open(config, &arrays->grad_output, grad_output, who, "grad_output"))) {
         return false;
     }
     arrays->dtype = arrays->input.natural == PC_F64 || natural == PC_F64 ? PC_F64 : PC_F32;
@@ -50,18 +50,20 @@ static bool open_conv(conv_arrays *arrays, const char *who, PyObject *input, PyO
 static bool check_weight(conv_arrays *arrays, const pc_conv_config *config, const char *who)
 {
     int64_t *w = arrays->weight_shape, groups = config->groups;
-    if (pc_array_rank(arrays->weight) != 4) {
+    const int rank = config->line ? 3 : 4;
+    if (pc_array_rank(arrays->weight) != rank) {
         PyObject *shape = pc_array_shape_object(arrays->weight);
         if (shape) {
-            PyErr_Format(PyExc_ValueError, "%s: expected weight (%s, kH, kW), got %.200R", who,
+            PyErr_Format(PyExc_ValueError, "%s: expected weight (%s, %s), got %.200R", who,
                          config->transposed ? "in_channels, out_channels/groups" : "out_channels, in_channels/groups",
-                         shape);
+                         config->line ? "k" : "kH, kW", shape);
             Py_DECREF(shape);
         }
         return false;
     }
-    for (int i = 0; i < 4; i++) {
-        w[i] = pc_array_size(arrays->weight, i);
+    w[2] = 1;
+    for (int i = 0; i < rank; i++) {
+        w[i < 2 ? i : 4 - rank + i] = pc_array_size(arrays->weight, i);
     }
     if (groups < 1) {
         PyErr_Format(
@@ -148,7 +150,7 @@ static PyObject *conv_forward(PyObject *module, const char *who, pc_conv_config 
     conv_arrays arrays;
     pc_conv_plan plan;
     PyObject *output = NULL;
-    if (open_conv(&arrays, who, values[0], values[1], values[2], NULL) && configure(&arrays, config, who) &&
+    if (open_conv(&arrays, config, who, values[0], values[1], values[2], NULL) && configure(&arrays, config, who) &&
         pc_conv_plan_input(&plan, config, who, &arrays.input, NULL) && check_bias(&arrays, config, who) &&
         pc_input_settle(&arrays.input, arrays.dtype, who, "input") && settle_weight(&arrays, who) &&
         (!arrays.bias || replace(&arrays.bias, pc_array_contiguous(arrays.bias, arrays.dtype, who, "bias")))) {
@@ -165,7 +167,7 @@ static PyObject *conv_backward(PyObject *module, const char *who, pc_conv_config
     conv_arrays arrays;
     pc_conv_plan plan;
     PyObject *result = NULL, *gradients[3] = {NULL, NULL, NULL};
-    if (open_conv(&arrays, who, values[1], values[2], NULL, values[0]) && configure(&arrays, config, who) &&
+    if (open_conv(&arrays, config, who, values[1], values[2], NULL, values[0]) && configure(&arrays, config, who) &&
         pc_conv_plan_input(&plan, config, who, &arrays.input, NULL) &&
         pc_conv_check_grad(&plan, who, &arrays.grad_output) &&
         pc_input_settle(&arrays.input, arrays.dtype, who, "input") && settle_weight(&arrays, who) &&
@@ -184,13 +186,14 @@ static PyObject *conv_backward(PyObject *module, const char *who, pc_conv_config
     return result;
 }
 
-/* The numbers of conv2d: stride, padding, dilation, groups. */
-static bool parse_conv(PyObject *const values[4], const char *who, pc_conv_config *config)
+/* The numbers of conv2d and conv1d: stride, padding, dilation, groups. */
+static bool parse_conv(PyObject *const values[4], const char *who, bool line, pc_conv_config *config)
 {
     pc_conv_config_init(config, false);
-    return pc_parse_pair(values[0], who, "stride", PC_WORDS_CONV, config->window.stride) &&
-           pc_parse_padding(values[1], who, &config->window, &config->per_side) &&
-           pc_parse_pair(values[2], who, "dilation", PC_WORDS_CONV, config->window.dilation) &&
+    config->line = line;
+    return pc_conv_parse_size(values[0], who, "stride", line, config->window.stride) &&
+           pc_conv_parse_padding(values[1], who, config) &&
+           pc_conv_parse_size(values[2], who, "dilation", line, config->window.dilation) &&
            pc_parse_int(values[3], who, "groups", &config->groups);
 }
 
@@ -205,33 +208,52 @@ static bool parse_transpose(PyObject *const values[5], const char *who, pc_conv_
            pc_parse_pair(values[4], who, "dilation", PC_WORDS_CONV, config->window.dilation);
 }
 
-static PyObject *conv2d(PyObject *module, PyObject *const *args, Py_ssize_t count, PyObject *names)
+static PyObject *convolve(PyObject *module, const char *who, bool line, PyObject *const *args, Py_ssize_t count,
+                          PyObject *names)
 {
-    static const pc_signature signature = {
-        "conv2d", {"input", "weight", "bias", "stride", "padding", "dilation", "groups", NULL}, 2, 7};
+    const pc_signature signature = {
+        who, {"input", "weight", "bias", "stride", "padding", "dilation", "groups", NULL}, 2, 7};
     PyObject *values[PC_MAX_ARGUMENTS];
     pc_conv_config config;
-    if (!pc_bind(&signature, args, count, names, values) || !parse_conv(values + 3, signature.who, &config)) {
+    if (!pc_bind(&signature, args, count, names, values) || !parse_conv(values + 3, who, line, &config)) {
         return NULL;
     }
-    return conv_forward(module, signature.who, &config, values);
+    return conv_forward(module, who, &config, values);
+}
+
+static PyObject *convolve_backward(PyObject *module, const char *who, bool line, PyObject *const *args,
+                                   Py_ssize_t count, PyObject *names)
+{
+    const pc_signature signature = {
+        who, {"grad_output", "input", "weight", "stride", "padding", "dilation", "groups", "output_mask", NULL}, 3, 3};
+    PyObject *values[PC_MAX_ARGUMENTS];
+    pc_conv_config config;
+    bool mask[3] = {true, true, true};
+    if (!pc_bind(&signature, args, count, names, values) || !parse_conv(values + 3, who, line, &config) ||
+        !pc_parse_mask(values[7], who, mask)) {
+        return NULL;
+    }
+    return conv_backward(module, who, &config, values, mask);
+}
+
+static PyObject *conv1d(PyObject *module, PyObject *const *args, Py_ssize_t count, PyObject *names)
+{
+    return convolve(module, "conv1d", true, args, count, names);
+}
+
+static PyObject *conv1d_backward(PyObject *module, PyObject *const *args, Py_ssize_t count, PyObject *names)
+{
+    return convolve_backward(module, "conv1d_backward", true, args, count, names);
+}
+
+static PyObject *conv2d(PyObject *module, PyObject *const *args, Py_ssize_t count, PyObject *names)
+{
+    return convolve(module, "conv2d", false, args, count, names);
 }
 
 static PyObject *conv2d_backward(PyObject *module, PyObject *const *args, Py_ssize_t count, PyObject *names)
 {
-    static const pc_signature signature = {
-        "conv2d_backward",
-        {"grad_output", "input", "weight", "stride", "padding", "dilation", "groups", "output_mask", NULL},
-        3,
-        3};
-    PyObject *values[PC_MAX_ARGUMENTS];
-    pc_conv_config config;
-    bool mask[3] = {true, true, true};
-    if (!pc_bind(&signature, args, count, names, values) || !parse_conv(values + 3, signature.who, &config) ||
-        !pc_parse_mask(values[7], signature.who, mask)) {
-        return NULL;
-    }
-    return conv_backward(module, signature.who, &config, values, mask);
+    return convolve_backward(module, "conv2d_backward", false, args, count, names);
 }
 
 static PyObject *conv_transpose2d(PyObject *module, PyObject *const *args, Py_ssize_t count, PyObject *names)
@@ -403,6 +425,12 @@ static PyObject *avg_pool2d_backward(PyObject *module, PyObject *const *args, Py
 
 /* ---- the table ---- */
 
+PyDoc_STRVAR(conv1d_doc, "conv1d($module, /, input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1)\n"
+                         "--\n\nConvolution of a batch of sequences, or of one.");
+PyDoc_STRVAR(conv1d_backward_doc,
+             "conv1d_backward($module, /, grad_output, input, weight, *, stride=1, padding=0, dilation=1, groups=1, "
+             "output_mask=(True, True, True))\n--\n\n"
+             "(grad_input, grad_weight, grad_bias) of conv1d, None where output_mask is False.");
 PyDoc_STRVAR(conv2d_doc, "conv2d($module, /, input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1)\n"
                          "--\n\nConvolution of a batch of images, or of one.");
 PyDoc_STRVAR(conv2d_backward_doc,
@@ -434,6 +462,7 @@ PyDoc_STRVAR(avg_pool2d_backward_doc,
 /* clang-format on */
 
 static PyMethodDef methods[] = {
+    FUNCTION(conv1d),           FUNCTION(conv1d_backward),
     FUNCTION(conv2d),           FUNCTION(conv2d_backward),
     FUNCTION(conv_transpose2d), FUNCTION(conv_transpose2d_backward),
     FUNCTION(max_pool2d),       FUNCTION(max_pool2d_backward),

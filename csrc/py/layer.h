@@ -18,12 +18,15 @@
 
 /* What a backward needs of its forward. */
 typedef struct {
-    PyObject *array;  /* conv: the input, converted; max pool: its own indices; avg pool: NULL */
-    int rank;         /* 0: nothing is saved */
-    int64_t shape[4]; /* of the input, as it was */
-    pc_dtype dtype;   /* of the forward */
-    bool sized;       /* conv_transpose2d: forward was given an output_size */
-    int64_t output_size[2];
+    /* conv: the input, converted; max pool: its own indices; other pools: NULL; relu: (bits, shape);
+     * batch norm: (the input, the statistics) */
+    PyObject *array;
+    int rank;               /* 0: nothing is saved */
+    int64_t shape[4];       /* of the input, as it was */
+    pc_dtype dtype;         /* of the forward */
+    bool batch;             /* batch norm: by the statistics of this input */
+    bool sized;             /* conv_transpose2d: forward was given an output_size */
+    int64_t output_size[2]; /* that, and the adaptive pool's */
 } pc_saved;
 
 typedef struct pc_layer pc_layer;

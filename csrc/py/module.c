@@ -85,6 +85,7 @@ static int execute(PyObject *module)
     state->forward_name = PyUnicode_InternFromString("forward");
     if (!state->forward_name || pc_add_threads(module, state) < 0 || pc_add_pullback(module, state) < 0 ||
         pc_add_layers(module, state) < 0 || pc_add_convs(module, state) < 0 || pc_add_pools(module, state) < 0 ||
+        pc_add_adaptive(module, state) < 0 || pc_add_norm(module, state) < 0 || pc_add_relu(module, state) < 0 ||
         pc_add_functional(module) < 0 || pc_add_limits(module) < 0) {
         return -1;
     }

@@ -1,26 +1,12 @@
-/* parameters.c: the weight and the bias of a convolution layer, and their gradients. See conv.h. */
-#include "py/conv.h"
+/* parameters.c: see parameters.h. */
+#include "py/parameters.h"
+
+#include <string.h>
 
 static const char *const parameter_names[2] = {"weight", "bias"};
 static const char *const gradient_names[2] = {"weight_grad", "bias_grad"};
 
-/* What an array of this layer looks like. */
-typedef struct {
-    int rank;
-    int64_t shape[4];
-} form;
-
-static form form_of(const pc_conv_config *config, int which)
-{
-    form wanted = {.rank = 1, .shape = {config->out_channels}};
-    if (which == PC_WEIGHT) {
-        wanted.rank = 4;
-        pc_conv_weight_shape(config, wanted.shape);
-    }
-    return wanted;
-}
-
-static PyObject *form_object(const form *wanted)
+static PyObject *form_object(const pc_form *wanted)
 {
     int64_t shape[4] = {0};
     for (int i = 0; i < wanted->rank; i++) {
@@ -29,29 +15,62 @@ static PyObject *form_object(const form *wanted)
     return pc_shape_object(shape, wanted->rank);
 }
 
-bool pc_conv_new_parameters(const pc_conv_config *config, pc_dtype dtype, bool has_bias, const char *who,
-                            PyObject *parameters[2])
+bool pc_owner_make(const pc_form forms[2], pc_dtype dtype, const char *who, PyObject *parameters[2])
 {
-    parameters[PC_BIAS] = NULL;
-    for (int i = 0; i < (has_bias ? 2 : 1); i++) {
-        form wanted = form_of(config, i);
-        parameters[i] =
-            pc_parameter_new(wanted.rank, wanted.shape, dtype, who, i == PC_WEIGHT ? "the weight" : "the bias");
-        if (!parameters[i]) {
-            if (i == PC_BIAS) {
-                Py_CLEAR(parameters[PC_WEIGHT]);
-            }
+    static const char *const words[2] = {"the weight", "the bias"};
+    parameters[0] = parameters[1] = NULL;
+    for (int i = 0; i < 2; i++) {
+        if (forms[i].rank > 0 &&
+            !(parameters[i] = pc_parameter_new(forms[i].rank, forms[i].shape, dtype, who, words[i]))) {
+            Py_CLEAR(parameters[0]);
             return false;
         }
     }
     return true;
 }
 
+void pc_owner_become(pc_owner *self, const pc_form forms[2], pc_dtype dtype, PyObject *parameters[2], const char *name)
+{
+    PyObject *old[4] = {self->parameters[0], self->parameters[1], self->gradients[0], self->gradients[1]};
+    self->dtype = dtype;
+    for (int i = 0; i < 2; i++) {
+        self->forms[i] = forms[i];
+        self->parameters[i] = parameters[i];
+        self->gradients[i] = NULL;
+        self->requires_grad[i] = true;
+    }
+    pc_layer_ready(&self->layer, name);
+    for (int i = 0; i < 4; i++) {
+        Py_XDECREF(old[i]);
+    }
+}
+
+int pc_owner_traverse(PyObject *object, visitproc visit, void *arg)
+{
+    pc_owner *self = (pc_owner *)object;
+    for (int i = 0; i < 2; i++) {
+        Py_VISIT(self->parameters[i]);
+        Py_VISIT(self->gradients[i]);
+    }
+    return pc_layer_traverse(object, visit, arg);
+}
+
+int pc_owner_clear(PyObject *object)
+{
+    pc_owner *self = (pc_owner *)object;
+    self->layer.ready = false; /* a layer without its arrays is none */
+    for (int i = 0; i < 2; i++) {
+        Py_CLEAR(self->parameters[i]);
+        Py_CLEAR(self->gradients[i]);
+    }
+    return pc_layer_clear(object);
+}
+
 /* ---- checks ---- */
 
-static bool check_array(const pc_conv_layer *self, PyObject *array, int which, const char *name)
+static bool check_array(const pc_owner *self, PyObject *array, int which, const char *name)
 {
-    form wanted = form_of(&self->config, which);
+    pc_form wanted = self->forms[which];
     if (pc_array_is(array, wanted.rank, wanted.shape, self->dtype)) {
         return true;
     }
@@ -66,7 +85,7 @@ static bool check_array(const pc_conv_layer *self, PyObject *array, int which, c
     return false;
 }
 
-bool pc_conv_check_parameters(const pc_conv_layer *self)
+bool pc_owner_check_parameters(const pc_owner *self)
 {
     for (int i = 0; i < 2; i++) {
         if (self->parameters[i] && !check_array(self, self->parameters[i], i, parameter_names[i])) {
@@ -76,7 +95,7 @@ bool pc_conv_check_parameters(const pc_conv_layer *self)
     return true;
 }
 
-static bool check_writeable(const pc_conv_layer *self, PyObject *array, const char *name)
+static bool check_writeable(const pc_owner *self, PyObject *array, const char *name)
 {
     if (!pc_array_writeable(array)) {
         PyErr_Format(PyExc_ValueError, "%s: %s is read-only", self->layer.name, name);
@@ -86,14 +105,14 @@ static bool check_writeable(const pc_conv_layer *self, PyObject *array, const ch
 }
 
 /* A contiguous array of the layer's type and the right shape from anything: a new reference, or NULL. */
-static PyObject *fitting(const pc_conv_layer *self, PyObject *value, int which, const char *name)
+static PyObject *fitting(const pc_owner *self, PyObject *value, int which, const char *name)
 {
     pc_dtype natural;
     PyObject *array = pc_array_open(value, self->layer.name, name, &natural);
     if (!array) {
         return NULL;
     }
-    form wanted = form_of(&self->config, which);
+    pc_form wanted = self->forms[which];
     bool same = pc_array_rank(array) == wanted.rank;
     for (int i = 0; same && i < wanted.rank; i++) {
         same = pc_array_size(array, i) == wanted.shape[i];
@@ -116,9 +135,9 @@ static PyObject *fitting(const pc_conv_layer *self, PyObject *value, int which, 
 
 /* ---- parameters ---- */
 
-PyObject *pc_conv_get_parameter(PyObject *object, void *which)
+PyObject *pc_owner_get_parameter(PyObject *object, void *which)
 {
-    pc_conv_layer *self = (pc_conv_layer *)object;
+    pc_owner *self = (pc_owner *)object;
     if (!pc_layer_check(&self->layer)) {
         return NULL;
     }
@@ -126,7 +145,7 @@ PyObject *pc_conv_get_parameter(PyObject *object, void *which)
     return Py_NewRef(array ? array : Py_None);
 }
 
-static bool check_set(pc_conv_layer *self, PyObject *value, const char *name)
+static bool check_set(pc_owner *self, PyObject *value, const char *name)
 {
     if (!value) {
         PyErr_Format(PyExc_AttributeError, "%s cannot be deleted", name);
@@ -136,26 +155,22 @@ static bool check_set(pc_conv_layer *self, PyObject *value, const char *name)
 }
 
 /* None, and arrays for what does not exist. */
-static int set_without_array(const pc_conv_layer *self, PyObject *value, int which)
+static int set_without_array(const pc_owner *self, PyObject *value, int which)
 {
-    if (which == PC_WEIGHT) {
-        PyErr_Format(PyExc_TypeError, "%s: weight must be an array, got None", self->layer.name);
-        return -1;
-    }
-    if (!self->parameters[PC_BIAS] && value == Py_None) {
+    const char *name = parameter_names[which];
+    if (!self->parameters[which] && value == Py_None) {
         return 0;
     }
     PyErr_Format(PyExc_ValueError,
-                 self->parameters[PC_BIAS]
-                     ? "%s: bias must be an array, got None; only bias=False makes a layer without"
-                     : "%s: bias must stay None, the layer was made with bias=False",
-                 self->layer.name);
+                 self->parameters[which] ? "%s: %s must be an array, got None; only a new layer can be without"
+                                         : "%s: %s must stay None, the layer was made without",
+                 self->layer.name, name);
     return -1;
 }
 
-int pc_conv_set_parameter(PyObject *object, PyObject *value, void *closure)
+int pc_owner_set_parameter(PyObject *object, PyObject *value, void *closure)
 {
-    pc_conv_layer *self = (pc_conv_layer *)object;
+    pc_owner *self = (pc_owner *)object;
     int which = (int)(intptr_t)closure;
     const char *name = parameter_names[which];
     if (!check_set(self, value, name)) {
@@ -186,9 +201,9 @@ int pc_conv_set_parameter(PyObject *object, PyObject *value, void *closure)
 
 /* ---- gradients ---- */
 
-PyObject *pc_conv_get_gradient(PyObject *object, void *which)
+PyObject *pc_owner_get_gradient(PyObject *object, void *which)
 {
-    pc_conv_layer *self = (pc_conv_layer *)object;
+    pc_owner *self = (pc_owner *)object;
     if (!pc_layer_check(&self->layer)) {
         return NULL;
     }
@@ -196,9 +211,9 @@ PyObject *pc_conv_get_gradient(PyObject *object, void *which)
     return Py_NewRef(array ? array : Py_None);
 }
 
-int pc_conv_set_gradient(PyObject *object, PyObject *value, void *closure)
+int pc_owner_set_gradient(PyObject *object, PyObject *value, void *closure)
 {
-    pc_conv_layer *self = (pc_conv_layer *)object;
+    pc_owner *self = (pc_owner *)object;
     int which = (int)(intptr_t)closure;
     const char *name = gradient_names[which];
     if (!check_set(self, value, name)) {
@@ -207,7 +222,7 @@ int pc_conv_set_gradient(PyObject *object, PyObject *value, void *closure)
     PyObject *fresh = NULL;
     if (value != Py_None) {
         if (!self->parameters[which]) {
-            PyErr_Format(PyExc_ValueError, "%s: %s must stay None, the layer has no bias", self->layer.name, name);
+            PyErr_Format(PyExc_ValueError, "%s: %s must stay None, the layer was made without", self->layer.name, name);
             return -1;
         }
         PyObject *fit = fitting(self, value, which, name);
@@ -225,10 +240,10 @@ int pc_conv_set_gradient(PyObject *object, PyObject *value, void *closure)
     return 0;
 }
 
-bool pc_conv_add_gradients(pc_conv_layer *self, PyObject *const fresh[2])
+bool pc_owner_add_gradients(pc_owner *self, PyObject *const fresh[2])
 {
     for (int i = 0; i < 2; i++) {
-        form wanted = form_of(&self->config, i);
+        pc_form wanted = self->forms[i];
         if (!fresh[i]) {
             continue;
         }
@@ -253,24 +268,29 @@ bool pc_conv_add_gradients(pc_conv_layer *self, PyObject *const fresh[2])
     return true;
 }
 
-PyObject *pc_conv_get_requires_grad(PyObject *object, void *which)
+PyObject *pc_owner_get_requires_grad(PyObject *object, void *which)
 {
-    pc_conv_layer *self = (pc_conv_layer *)object;
+    pc_owner *self = (pc_owner *)object;
     return pc_layer_check(&self->layer) ? PyBool_FromLong(self->requires_grad[(intptr_t)which]) : NULL;
 }
 
-int pc_conv_set_requires_grad(PyObject *object, PyObject *value, void *which)
+int pc_owner_set_requires_grad(PyObject *object, PyObject *value, void *which)
 {
-    pc_conv_layer *self = (pc_conv_layer *)object;
+    pc_owner *self = (pc_owner *)object;
     return check_set(self, value, "requires_grad") && pc_parse_truth(value, &self->requires_grad[(intptr_t)which]) ? 0
                                                                                                                    : -1;
 }
 
 /* ---- another type ---- */
 
-PyObject *pc_conv_set_dtype(PyObject *object, PyObject *value)
+PyObject *pc_owner_get_dtype(PyObject *object, void *Py_UNUSED(unused))
 {
-    pc_conv_layer *self = (pc_conv_layer *)object;
+    return pc_layer_check((pc_layer *)object) ? pc_dtype_object(((pc_owner *)object)->dtype) : NULL;
+}
+
+PyObject *pc_owner_set_dtype(PyObject *object, PyObject *value)
+{
+    pc_owner *self = (pc_owner *)object;
     pc_dtype dtype = PC_F32;
     if (!pc_layer_check(&self->layer) || !pc_parse_dtype(value, self->layer.name, &dtype)) {
         return NULL;
@@ -280,7 +300,7 @@ PyObject *pc_conv_set_dtype(PyObject *object, PyObject *value)
     }
     /* Converting can warn, and a warning can run anything: what is converted is held, and looked at again after. */
     PyObject *old[2][2] = {{NULL, NULL}, {NULL, NULL}}, *converted[2][2] = {{NULL, NULL}, {NULL, NULL}};
-    bool good = pc_conv_check_parameters(self);
+    bool good = pc_owner_check_parameters(self);
     for (int i = 0; good && i < 4; i++) {
         PyObject *array = i < 2 ? self->parameters[i] : self->gradients[i - 2];
         if (!array) {
@@ -291,7 +311,7 @@ PyObject *pc_conv_set_dtype(PyObject *object, PyObject *value)
         good = check_array(self, array, i % 2, name);
         PyObject *copy = good ? pc_array_contiguous(array, dtype, self->layer.name, name) : NULL;
         if (i < 2 && copy) { /* on storage of its own */
-            form wanted = form_of(&self->config, i);
+            pc_form wanted = self->forms[i];
             PyObject *parameter = pc_parameter_new(wanted.rank, wanted.shape, dtype, self->layer.name, name);
             if (parameter && pc_array_is(copy, wanted.rank, wanted.shape, dtype)) {
                 pc_array_assign(parameter, copy, dtype);

@@ -26,6 +26,9 @@ int pc_add_pullback(PyObject *module, pc_state *state);
 int pc_add_layers(PyObject *module, pc_state *state);
 int pc_add_convs(PyObject *module, pc_state *state);
 int pc_add_pools(PyObject *module, pc_state *state);
+int pc_add_adaptive(PyObject *module, pc_state *state);
+int pc_add_norm(PyObject *module, pc_state *state);
+int pc_add_relu(PyObject *module, pc_state *state);
 int pc_add_functional(PyObject *module);
 int pc_add_limits(PyObject *module);
 

@@ -33,6 +33,7 @@ PC_INLINE void vf32_store_tail(float *p, vf32_t a, int64_t count) { _mm256_masks
 PC_INLINE vf32_t vf32_zero(void) { return _mm256_setzero_ps(); }
 PC_INLINE vf32_t vf32_set1(float a) { return _mm256_set1_ps(a); }
 PC_INLINE vf32_t vf32_add(vf32_t a, vf32_t b) { return _mm256_add_ps(a, b); }
+PC_INLINE vf32_t vf32_sub(vf32_t a, vf32_t b) { return _mm256_sub_ps(a, b); }
 PC_INLINE vf32_t vf32_div(vf32_t a, vf32_t b) { return _mm256_div_ps(a, b); }
 PC_INLINE vf32_t vf32_fma(vf32_t a, vf32_t b, vf32_t c) { return _mm256_fmadd_ps(a, b, c); }
 PC_INLINE vf32_t vf32_order(vf32_t a) /* the quarters 0 2 1 3 */
@@ -52,6 +53,13 @@ PC_INLINE vf32_t vf32_zip_high(vf32_t a, vf32_t b)
 PC_INLINE vm32_t vf32_gt(vf32_t a, vf32_t b) { return _mm256_cmp_ps(a, b, _CMP_GT_OQ); }
 PC_INLINE vm32_t vf32_isnan(vf32_t a) { return _mm256_cmp_ps(a, a, _CMP_UNORD_Q); }
 PC_INLINE vm32_t vf32_mask_or(vm32_t a, vm32_t b) { return _mm256_or_ps(a, b); }
+PC_INLINE vm32_t vm32_first(int64_t count) { return _mm256_castsi256_ps(vf32_first(count)); }
+PC_INLINE uint64_t vm32_bits(vm32_t mask) { return (uint64_t)_mm256_movemask_ps(mask); }
+PC_INLINE vm32_t vm32_of(uint64_t bits)
+{
+    const __m256i lanes = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    return _mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32((int)bits), lanes), lanes));
+}
 PC_INLINE vf32_t vf32_select(vm32_t mask, vf32_t a, vf32_t b) { return _mm256_blendv_ps(b, a, mask); }
 PC_INLINE vf32_t vf32_keep(vm32_t mask, vf32_t a) { return _mm256_and_ps(mask, a); }
 PC_INLINE vi32_t vi32_load(const int32_t *p) { return _mm256_loadu_si256((const __m256i *)p); }
@@ -127,6 +135,13 @@ PC_INLINE void vf32_transpose(vf32_t x[VF32_LANES])
     }
 }
 
+PC_INLINE void vf32_add_to(double *sums, vf32_t a)
+{
+    __m256d low = _mm256_cvtps_pd(_mm256_castps256_ps128(a)), high = _mm256_cvtps_pd(_mm256_extractf128_ps(a, 1));
+    _mm256_storeu_pd(sums, _mm256_add_pd(_mm256_loadu_pd(sums), low));
+    _mm256_storeu_pd(sums + 4, _mm256_add_pd(_mm256_loadu_pd(sums + 4), high));
+}
+
 PC_INLINE vf64_t vf64_load(const double *p) { return _mm256_loadu_pd(p); }
 PC_INLINE void vf64_store(double *p, vf64_t a) { _mm256_storeu_pd(p, a); }
 PC_INLINE vi64_t vf64_first(int64_t count)
@@ -138,6 +153,7 @@ PC_INLINE void vf64_store_tail(double *p, vf64_t a, int64_t count) { _mm256_mask
 PC_INLINE vf64_t vf64_zero(void) { return _mm256_setzero_pd(); }
 PC_INLINE vf64_t vf64_set1(double a) { return _mm256_set1_pd(a); }
 PC_INLINE vf64_t vf64_add(vf64_t a, vf64_t b) { return _mm256_add_pd(a, b); }
+PC_INLINE vf64_t vf64_sub(vf64_t a, vf64_t b) { return _mm256_sub_pd(a, b); }
 PC_INLINE vf64_t vf64_div(vf64_t a, vf64_t b) { return _mm256_div_pd(a, b); }
 PC_INLINE vf64_t vf64_fma(vf64_t a, vf64_t b, vf64_t c) { return _mm256_fmadd_pd(a, b, c); }
 PC_INLINE vf64_t vf64_even(vf64_t a, vf64_t b) { return _mm256_permute4x64_pd(_mm256_unpacklo_pd(a, b), 0xD8); }
@@ -153,6 +169,13 @@ PC_INLINE vf64_t vf64_zip_high(vf64_t a, vf64_t b)
 PC_INLINE vm64_t vf64_gt(vf64_t a, vf64_t b) { return _mm256_cmp_pd(a, b, _CMP_GT_OQ); }
 PC_INLINE vm64_t vf64_isnan(vf64_t a) { return _mm256_cmp_pd(a, a, _CMP_UNORD_Q); }
 PC_INLINE vm64_t vf64_mask_or(vm64_t a, vm64_t b) { return _mm256_or_pd(a, b); }
+PC_INLINE vm64_t vm64_first(int64_t count) { return _mm256_castsi256_pd(vf64_first(count)); }
+PC_INLINE uint64_t vm64_bits(vm64_t mask) { return (uint64_t)_mm256_movemask_pd(mask); }
+PC_INLINE vm64_t vm64_of(uint64_t bits)
+{
+    const __m256i lanes = _mm256_setr_epi64x(1, 2, 4, 8);
+    return _mm256_castsi256_pd(_mm256_cmpeq_epi64(_mm256_and_si256(_mm256_set1_epi64x((int64_t)bits), lanes), lanes));
+}
 PC_INLINE vf64_t vf64_select(vm64_t mask, vf64_t a, vf64_t b) { return _mm256_blendv_pd(b, a, mask); }
 PC_INLINE vf64_t vf64_keep(vm64_t mask, vf64_t a) { return _mm256_and_pd(mask, a); }
 PC_INLINE vi64_t vi64_load(const int64_t *p) { return _mm256_loadu_si256((const __m256i *)p); }
@@ -209,5 +232,6 @@ PC_INLINE void vf64_transpose(vf64_t x[VF64_LANES])
     x[2] = _mm256_permute2f128_pd(a, b, 0x31);
     x[3] = _mm256_permute2f128_pd(c, d, 0x31);
 }
+PC_INLINE void vf64_add_to(double *sums, vf64_t a) { vf64_store(sums, vf64_add(vf64_load(sums), a)); }
 
 #endif

@@ -3,10 +3,13 @@
  * THE VOCABULARY, the same in each file of this room (b is 32 or 64):
  *   vf<b>_t, vi<b>_t, vm<b>_t      a vector of floats, one of integers as wide, a mask
  *   load, store                    whole vectors, any alignment
- *   load_tail, store_tail(count)   the first `count` lanes, 1 <= count <= lanes; touch no other memory; the rest are 0
- *   zero, set1, add, div           lane by lane
+ *   load_tail, store_tail(count)   the first `count` lanes, 0 <= count <= lanes; touch no other memory; the rest are 0
+ *   zero, set1, add, sub, div      lane by lane
  *   fma(a, b, c)                   a*b + c, rounded once where the ISA has it (PC_ISA_FMA)
+ *   add_to(sums, a)                sums[lane] += a, in double: `sums` is an array of `lanes` doubles
  *   gt(a, b), isnan(a), mask_or    masks; a comparison with NaN is false
+ *   mask_first(count)              the mask of the first `count` lanes
+ *   mask_bits, mask_of             a mask as an integer, lane 0 the lowest bit, and back; higher bits are 0, ignored
  *   select(mask, a, b)             a where the mask holds, else b
  *   transpose(x)                   x[i] lane j <-> x[j] lane i, of as many vectors as there are lanes
  *   keep(mask, a)                  a where the mask holds, else 0
@@ -56,6 +59,7 @@ PC_INLINE void vf32_store_tail(float *p, vf32_t a, int64_t count) { _mm512_mask_
 PC_INLINE vf32_t vf32_zero(void) { return _mm512_setzero_ps(); }
 PC_INLINE vf32_t vf32_set1(float a) { return _mm512_set1_ps(a); }
 PC_INLINE vf32_t vf32_add(vf32_t a, vf32_t b) { return _mm512_add_ps(a, b); }
+PC_INLINE vf32_t vf32_sub(vf32_t a, vf32_t b) { return _mm512_sub_ps(a, b); }
 PC_INLINE vf32_t vf32_div(vf32_t a, vf32_t b) { return _mm512_div_ps(a, b); }
 PC_INLINE vf32_t vf32_fma(vf32_t a, vf32_t b, vf32_t c) { return _mm512_fmadd_ps(a, b, c); }
 PC_INLINE vf32_t vf32_even(vf32_t a, vf32_t b)
@@ -81,6 +85,9 @@ PC_INLINE vf32_t vf32_zip_high(vf32_t a, vf32_t b)
 PC_INLINE vm32_t vf32_gt(vf32_t a, vf32_t b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
 PC_INLINE vm32_t vf32_isnan(vf32_t a) { return _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q); }
 PC_INLINE vm32_t vf32_mask_or(vm32_t a, vm32_t b) { return (vm32_t)(a | b); }
+PC_INLINE vm32_t vm32_first(int64_t count) { return vf32_first(count); }
+PC_INLINE uint64_t vm32_bits(vm32_t mask) { return mask; }
+PC_INLINE vm32_t vm32_of(uint64_t bits) { return (vm32_t)bits; }
 PC_INLINE vf32_t vf32_select(vm32_t mask, vf32_t a, vf32_t b) { return _mm512_mask_blend_ps(mask, b, a); }
 PC_INLINE vf32_t vf32_keep(vm32_t mask, vf32_t a) { return _mm512_maskz_mov_ps(mask, a); }
 PC_INLINE vi32_t vi32_load(const int32_t *p) { return _mm512_loadu_si512(p); }
@@ -165,6 +172,13 @@ PC_INLINE void vf32_transpose(vf32_t x[VF32_LANES])
     }
 }
 
+PC_INLINE void vf32_add_to(double *sums, vf32_t a)
+{
+    __m512d low = _mm512_cvtps_pd(_mm512_castps512_ps256(a)), high = _mm512_cvtps_pd(_mm512_extractf32x8_ps(a, 1));
+    _mm512_storeu_pd(sums, _mm512_add_pd(_mm512_loadu_pd(sums), low));
+    _mm512_storeu_pd(sums + 8, _mm512_add_pd(_mm512_loadu_pd(sums + 8), high));
+}
+
 PC_INLINE vf64_t vf64_load(const double *p) { return _mm512_loadu_pd(p); }
 PC_INLINE void vf64_store(double *p, vf64_t a) { _mm512_storeu_pd(p, a); }
 PC_INLINE vm64_t vf64_first(int64_t count) { return (vm64_t)((1u << count) - 1u); }
@@ -173,6 +187,7 @@ PC_INLINE void vf64_store_tail(double *p, vf64_t a, int64_t count) { _mm512_mask
 PC_INLINE vf64_t vf64_zero(void) { return _mm512_setzero_pd(); }
 PC_INLINE vf64_t vf64_set1(double a) { return _mm512_set1_pd(a); }
 PC_INLINE vf64_t vf64_add(vf64_t a, vf64_t b) { return _mm512_add_pd(a, b); }
+PC_INLINE vf64_t vf64_sub(vf64_t a, vf64_t b) { return _mm512_sub_pd(a, b); }
 PC_INLINE vf64_t vf64_div(vf64_t a, vf64_t b) { return _mm512_div_pd(a, b); }
 PC_INLINE vf64_t vf64_fma(vf64_t a, vf64_t b, vf64_t c) { return _mm512_fmadd_pd(a, b, c); }
 PC_INLINE vf64_t vf64_even(vf64_t a, vf64_t b)
@@ -198,6 +213,9 @@ PC_INLINE vf64_t vf64_zip_high(vf64_t a, vf64_t b)
 PC_INLINE vm64_t vf64_gt(vf64_t a, vf64_t b) { return _mm512_cmp_pd_mask(a, b, _CMP_GT_OQ); }
 PC_INLINE vm64_t vf64_isnan(vf64_t a) { return _mm512_cmp_pd_mask(a, a, _CMP_UNORD_Q); }
 PC_INLINE vm64_t vf64_mask_or(vm64_t a, vm64_t b) { return (vm64_t)(a | b); }
+PC_INLINE vm64_t vm64_first(int64_t count) { return vf64_first(count); }
+PC_INLINE uint64_t vm64_bits(vm64_t mask) { return mask; }
+PC_INLINE vm64_t vm64_of(uint64_t bits) { return (vm64_t)bits; }
 PC_INLINE vf64_t vf64_select(vm64_t mask, vf64_t a, vf64_t b) { return _mm512_mask_blend_pd(mask, b, a); }
 PC_INLINE vf64_t vf64_keep(vm64_t mask, vf64_t a) { return _mm512_maskz_mov_pd(mask, a); }
 PC_INLINE vi64_t vi64_load(const int64_t *p) { return _mm512_loadu_si512(p); }
@@ -269,5 +287,6 @@ PC_INLINE void vf64_transpose(vf64_t x[VF64_LANES])
         x[i + 6] = _mm512_shuffle_f64x2(c, d, 0xdd);
     }
 }
+PC_INLINE void vf64_add_to(double *sums, vf64_t a) { vf64_store(sums, vf64_add(vf64_load(sums), a)); }
 
 #endif

@@ -53,6 +53,7 @@ PC_INLINE void vf32_store_tail(float *p, vf32_t a, int64_t count)
 PC_INLINE vf32_t vf32_zero(void) { return (vf32_t){0}; }
 PC_INLINE vf32_t vf32_set1(float a) { return (vf32_t){a, a, a, a}; }
 PC_INLINE vf32_t vf32_add(vf32_t a, vf32_t b) { return a + b; }
+PC_INLINE vf32_t vf32_sub(vf32_t a, vf32_t b) { return a - b; }
 PC_INLINE vf32_t vf32_div(vf32_t a, vf32_t b) { return a / b; }
 PC_INLINE vf32_t vf32_fma(vf32_t a, vf32_t b, vf32_t c)
 {
@@ -74,6 +75,16 @@ PC_INLINE vm32_t vf32_gt(vf32_t a, vf32_t b) { return a > b; }
 PC_INLINE vm32_t vf32_isnan(vf32_t a) { return a != a; }
 PC_INLINE vm32_t vf32_mask_or(vm32_t a, vm32_t b) { return a | b; }
 PC_INLINE vf32_t vf32_keep(vm32_t mask, vf32_t a) { return (vf32_t)((vi32_t)a & mask); }
+PC_INLINE vm32_t vm32_first(int64_t count) { return (vm32_t){0, 1, 2, 3} < (vm32_t){0} + (int32_t)count; }
+PC_INLINE uint64_t vm32_bits(vm32_t mask)
+{
+    return (uint64_t)((mask[0] & 1) | (mask[1] & 2) | (mask[2] & 4) | (mask[3] & 8));
+}
+PC_INLINE vm32_t vm32_of(uint64_t bits)
+{
+    const vm32_t lanes = {1, 2, 4, 8};
+    return (((vm32_t){0} + (int32_t)bits) & lanes) == lanes;
+}
 PC_INLINE vi32_t vi32_load(const int32_t *p)
 {
     vi32_t a;
@@ -140,6 +151,13 @@ PC_INLINE vi32_t vi32_load_narrow(const int64_t *p, vm32_t *fit)
     return a;
 }
 
+PC_INLINE void vf32_add_to(double *sums, vf32_t a)
+{
+    for (int i = 0; i < VF32_LANES; i++) {
+        sums[i] += (double)a[i];
+    }
+}
+
 PC_INLINE vf64_t vf64_load(const double *p)
 {
     vf64_t a;
@@ -164,6 +182,7 @@ PC_INLINE void vf64_store_tail(double *p, vf64_t a, int64_t count)
 PC_INLINE vf64_t vf64_zero(void) { return (vf64_t){0}; }
 PC_INLINE vf64_t vf64_set1(double a) { return (vf64_t){a, a}; }
 PC_INLINE vf64_t vf64_add(vf64_t a, vf64_t b) { return a + b; }
+PC_INLINE vf64_t vf64_sub(vf64_t a, vf64_t b) { return a - b; }
 PC_INLINE vf64_t vf64_div(vf64_t a, vf64_t b) { return a / b; }
 PC_INLINE vf64_t vf64_fma(vf64_t a, vf64_t b, vf64_t c)
 {
@@ -185,6 +204,13 @@ PC_INLINE vm64_t vf64_gt(vf64_t a, vf64_t b) { return a > b; }
 PC_INLINE vm64_t vf64_isnan(vf64_t a) { return a != a; }
 PC_INLINE vm64_t vf64_mask_or(vm64_t a, vm64_t b) { return a | b; }
 PC_INLINE vf64_t vf64_keep(vm64_t mask, vf64_t a) { return (vf64_t)((vi64_t)a & mask); }
+PC_INLINE vm64_t vm64_first(int64_t count) { return (vm64_t){0, 1} < (vm64_t){0} + (int64_t)count; }
+PC_INLINE uint64_t vm64_bits(vm64_t mask) { return (uint64_t)((mask[0] & 1) | (mask[1] & 2)); }
+PC_INLINE vm64_t vm64_of(uint64_t bits)
+{
+    const vm64_t lanes = {1, 2};
+    return (((vm64_t){0} + (int64_t)bits) & lanes) == lanes;
+}
 PC_INLINE vi64_t vi64_load(const int64_t *p)
 {
     vi64_t a;
@@ -247,5 +273,6 @@ PC_INLINE vi64_t vi64_load_narrow(const int64_t *p, vm64_t *fit)
     *fit = vi64_eq(a, a);
     return a;
 }
+PC_INLINE void vf64_add_to(double *sums, vf64_t a) { vf64_store(sums, vf64_add(vf64_load(sums), a)); }
 
 #endif

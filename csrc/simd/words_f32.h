@@ -12,15 +12,20 @@
 #undef v_zero
 #undef v_set1
 #undef v_add
+#undef v_sub
 #undef v_div
 #undef v_fma
 #undef v_even
 #undef v_odd
 #undef v_zip_low
 #undef v_zip_high
+#undef v_add_to
 #undef v_gt
 #undef v_isnan
 #undef v_mask_or
+#undef v_mask_first
+#undef v_mask_bits
+#undef v_mask_of
 #undef v_select
 #undef v_transpose
 #undef v_keep
@@ -59,15 +64,20 @@
 #define v_zero vf32_zero
 #define v_set1 vf32_set1
 #define v_add vf32_add
+#define v_sub vf32_sub
 #define v_div vf32_div
 #define v_fma vf32_fma
 #define v_even vf32_even
 #define v_odd vf32_odd
 #define v_zip_low vf32_zip_low
 #define v_zip_high vf32_zip_high
+#define v_add_to vf32_add_to
 #define v_gt vf32_gt
 #define v_isnan vf32_isnan
 #define v_mask_or vf32_mask_or
+#define v_mask_first vm32_first
+#define v_mask_bits vm32_bits
+#define v_mask_of vm32_of
 #define v_select vf32_select
 #define v_transpose vf32_transpose
 #define v_keep vf32_keep

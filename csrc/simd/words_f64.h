@@ -12,15 +12,20 @@
 #undef v_zero
 #undef v_set1
 #undef v_add
+#undef v_sub
 #undef v_div
 #undef v_fma
 #undef v_even
 #undef v_odd
 #undef v_zip_low
 #undef v_zip_high
+#undef v_add_to
 #undef v_gt
 #undef v_isnan
 #undef v_mask_or
+#undef v_mask_first
+#undef v_mask_bits
+#undef v_mask_of
 #undef v_select
 #undef v_transpose
 #undef v_keep
@@ -59,15 +64,20 @@
 #define v_zero vf64_zero
 #define v_set1 vf64_set1
 #define v_add vf64_add
+#define v_sub vf64_sub
 #define v_div vf64_div
 #define v_fma vf64_fma
 #define v_even vf64_even
 #define v_odd vf64_odd
 #define v_zip_low vf64_zip_low
 #define v_zip_high vf64_zip_high
+#define v_add_to vf64_add_to
 #define v_gt vf64_gt
 #define v_isnan vf64_isnan
 #define v_mask_or vf64_mask_or
+#define v_mask_first vm64_first
+#define v_mask_bits vm64_bits
+#define v_mask_of vm64_of
 #define v_select vf64_select
 #define v_transpose vf64_transpose
 #define v_keep vf64_keep

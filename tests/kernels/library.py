@@ -221,6 +221,62 @@ class ChainsArgs(ctypes.Structure):
     )
 
 
+class MapArgs(ctypes.Structure):
+    """Mirror of pc_map_args."""
+
+    _fields_ = (
+        ("out", pointer),
+        ("in_", pointer),
+        ("grad", pointer),
+        ("bits", pointer),
+        ("count", i64),
+    )
+
+
+class RowArgs(ctypes.Structure):
+    """Mirror of pc_row_args."""
+
+    _fields_ = (
+        ("out", pointer),
+        ("in_", pointer),
+        ("rows", i64),
+        ("step", i64),
+        ("columns", i64),
+        ("accumulate", ctypes.c_bool),
+    )
+
+
+class NormSumsArgs(ctypes.Structure):
+    """Mirror of pc_norm_sums_args."""
+
+    _fields_ = (
+        ("sums", pointer),
+        ("u", pointer),
+        ("v", pointer),
+        ("u0", ctypes.c_double),
+        ("v0", ctypes.c_double),
+        ("rows", i64),
+        ("u_step", i64),
+        ("v_step", i64),
+        ("count", i64),
+    )
+
+
+class NormMapArgs(ctypes.Structure):
+    """Mirror of pc_norm_map_args."""
+
+    _fields_ = (
+        ("out", pointer),
+        ("in_", pointer),
+        ("more", pointer),
+        ("mean", ctypes.c_double),
+        ("scale", ctypes.c_double),
+        ("shift", ctypes.c_double),
+        ("more_scale", ctypes.c_double),
+        ("count", i64),
+    )
+
+
 @functools.cache
 def listed_kernels() -> tuple[str, ...]:
     """Return the names in kernels.def."""

@@ -29,6 +29,10 @@ def test_structs_are_mirrored(oracle: ctypes.CDLL) -> None:
         "pc_rows_args": lib.RowsArgs,
         "pc_rows_weight_args": lib.RowsWeightArgs,
         "pc_rows_copy_args": lib.RowsCopyArgs,
+        "pc_map_args": lib.MapArgs,
+        "pc_row_args": lib.RowArgs,
+        "pc_norm_sums_args": lib.NormSumsArgs,
+        "pc_norm_map_args": lib.NormMapArgs,
         "pc_kernels": lib.Kernels,
         "pc_isa": lib.Isa,
     }
@@ -52,6 +56,10 @@ def test_structs_are_mirrored(oracle: ctypes.CDLL) -> None:
         ("pc_rows_args", "width"),
         ("pc_rows_weight_args", "offset"),
         ("pc_rows_copy_args", "limit"),
+        ("pc_map_args", "count"),
+        ("pc_row_args", "accumulate"),
+        ("pc_norm_sums_args", "count"),
+        ("pc_norm_map_args", "count"),
         ("pc_isa", "f64"),
     ]:
         place = getattr(mirrors[struct], field).offset

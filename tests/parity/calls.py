@@ -39,6 +39,10 @@ ATTRIBUTES = {
     "ConvTranspose2d": _CONV_ATTRIBUTES,
     "MaxPool2d": "kernel_size stride padding dilation return_indices ceil_mode training",
     "AvgPool2d": "kernel_size stride padding ceil_mode count_include_pad divisor_override training",
+    "Conv1d": _CONV_ATTRIBUTES,
+    "BatchNorm2d": "num_features eps momentum affine track_running_stats training",
+    "ReLU": "inplace training",
+    "AdaptiveAvgPool2d": "output_size training",
 }
 
 LOOKS = [
@@ -105,6 +109,29 @@ LOOKS = [
             ((3,), {"count_include_pad": False, "ceil_mode": True}),
         )
     ),
+    *(
+        Call("Conv1d", args, kwargs)
+        for args, kwargs in (
+            ((3, 16, 3), {}),
+            ((3, 16, (5,), [2], 1), {}),
+            ((4, 8, 3, 2, 1, 2, 4, False, "reflect"), {}),
+            ((4, 8, 3), {"padding": "same", "dilation": 2, "dtype": "float64"}),
+            ((4, 8, 3), {"padding": (0,), "padding_mode": "circular"}),
+        )
+    ),
+    *(
+        Call("BatchNorm2d", args, kwargs)
+        for args, kwargs in (
+            ((3,), {}),
+            ((3, 1e-3, 0.5), {}),
+            ((3, 1e-5, None, False, False), {}),
+            ((3,), {"affine": False}),
+            ((3,), {"bias": False, "dtype": "float64"}),
+            ((3,), {"track_running_stats": False, "eps": 0.0}),
+        )
+    ),
+    *(Call("ReLU", args, {}) for args in ((), (True,), (False,))),
+    *(Call("AdaptiveAvgPool2d", (size,)) for size in (1, (2, 3), [4, 5], (None, 7), (6, None))),
 ]
 
 
@@ -304,4 +331,92 @@ def _refusals() -> Iterator[Call]:
         )
 
 
-REFUSALS = list(_refusals())
+def _more_refusals() -> Iterator[Call]:
+    line, image = (1, 4, 12), (2, 4, 6, 6)
+
+    # Conv1d
+    for good in (3, (3,), [3]):
+        yield Call("Conv1d", (4, 3, good), {}, line)
+    for shape in (line[1:], (0, 4, 12), (5, 4, 12)):
+        yield Call("Conv1d", (4, 3, 3), {}, shape)
+    for shape in ((12,), (1, 1, 4, 12), ()):
+        rank = "Expected 2D (unbatched) or 3D (batched) input to conv1d"
+        yield Call("Conv1d", (4, 3, 3), {}, shape, words=rank)
+    for shape in ((1, 4, 2), (4, 0)):
+        yield Call("Conv1d", (4, 3, 3), {}, shape, words=_TOO_FEW)
+    yield Call("Conv1d", (4, 3, 3), {}, (1, 3, 12), words="to have 4 channels, but got 3 channels")
+    for wrong in ((3, 3), (), 3.0, None, "3", 0, -1, 2**64):
+        yield Call("Conv1d", (4, 3, wrong), {}, line)
+    for name, good in (("stride", (2,)), ("padding", (1,)), ("dilation", (2,))):
+        yield Call("Conv1d", (4, 3, 3), {name: good}, line)
+        for wrong in ((1, 1), 1.5, None, -1):
+            yield Call("Conv1d", (4, 3, 3), {name: wrong}, line)
+    yield Call("Conv1d", (4, 3, 3), {"padding": "same", "stride": 2}, line)
+    yield Call("Conv1d", (4, 3, 3), {"padding": "full"}, line, words="Invalid padding string")
+    yield Call("Conv1d", (4, 3, 3), {"padding": 12, "padding_mode": "reflect"}, line)
+    yield Call("Conv1d", (4, 3, 3), {"padding": 11, "padding_mode": "reflect"}, line)
+    sides = {"padding": ((1, 2),)}
+    asymmetric = "padding per side, which torch does not have"
+    yield Call("Conv1d", (4, 3, 3), sides, line, differs=asymmetric)
+    yield Call("Conv1d", (4, 6, 3), {"groups": 3}, line, words="must be divisible by groups")
+    yield Call("Conv1d", (4, 3, 3), {}, line, "float64", differs=_CASTS)
+    yield Call("Conv1d", (4, 3, 3), {}, line, "complex64")
+
+    # BatchNorm2d
+    for shape in (image, (0, 4, 6, 6), (1, 4, 1, 2), (2, 4, 0, 6)):
+        yield Call("BatchNorm2d", (4,), {}, shape)
+    for shape in ((4, 6, 6), (4,), (), (1, 2, 4, 6, 6)):
+        yield Call("BatchNorm2d", (4,), {}, shape, words="expected 4D input (got")
+    one = "Expected more than 1 value per channel when training"
+    yield Call("BatchNorm2d", (4,), {}, (1, 4, 1, 1), words=one)
+    yield Call("BatchNorm2d", (3,), {}, image, words="running_mean should contain 4 elements not 3")
+    for wrong in (-1, 3.0, None, "3", True, 2**64):
+        yield Call("BatchNorm2d", (wrong,), {})
+    yield Call("BatchNorm2d", (0,), {}, differs=_EMPTY)
+    positive = "eps must be positive during training"
+    yield Call("BatchNorm2d", (4, 0.0), {}, image, words=positive)
+    for wrong in (-1.0, None, "x"):
+        yield Call("BatchNorm2d", (4, wrong), {}, image)
+    for momentum in (0.0, 1, 2.5, -1.0, None):
+        yield Call("BatchNorm2d", (4,), {"momentum": momentum}, image)
+    yield Call("BatchNorm2d", (4,), {"momentum": "x"}, image)
+    for dtype in ("float64", "uint8"):
+        yield Call("BatchNorm2d", (4,), {}, image, dtype, differs=_CASTS)
+    yield Call("BatchNorm2d", (4,), {}, image, "complex64")
+    yield Call("BatchNorm2d", (4,), {"dtype": "int32"})
+    yield Call("BatchNorm2d", (4, 1e-5, 0.1, True, True, None, None, True), {})
+
+    # ReLU
+    for shape in ((), (3,), (0, 2), (1, 2, 3, 4, 5)):
+        yield Call("ReLU", (), {}, shape)
+    yield Call("ReLU", (), {}, (3,), "int64")
+    yield Call("ReLU", (), {}, (3,), "bool", differs="all layers convert bool to float")
+    yield Call("ReLU", (), {}, (3,), "complex64")
+    yield Call("ReLU", (True, False), {})
+
+    # AdaptiveAvgPool2d
+    for size in (3, (2, 5), [7, 1], (None, 2), (None, None), 0, (0, 3)):
+        yield Call("AdaptiveAvgPool2d", (size,), {}, image)
+    for wrong in (None, 2.0, "2", True, (True, 2), (2, 2.5), ((1, 2), 2), 2**64, 2**62):
+        yield Call("AdaptiveAvgPool2d", (wrong,), {}, image)
+    for wrong in ((2, 3, 4), ()):
+        yield Call("AdaptiveAvgPool2d", (wrong,), {}, image, words="output_size must be 2")
+    yield Call(
+        "AdaptiveAvgPool2d", ((2,),), {}, image, differs="a sequence of one stands for both axes"
+    )
+    for wrong in (-1, (2, -1)):
+        words = "elements of output_size must be greater than or equal to 0 but received"
+        yield Call("AdaptiveAvgPool2d", (wrong,), {}, image, words=words)
+    for shape in (image[1:], (0, 4, 6, 6), (2, 0, 6, 6)):
+        yield Call("AdaptiveAvgPool2d", (2,), {}, shape)
+    for shape in ((6, 6), (), (1, 1, 4, 6, 6)):
+        yield Call("AdaptiveAvgPool2d", (2,), {}, shape, words="Expected 3D or 4D tensor")
+    for shape in ((1, 4, 0, 6), (4, 6, 0)):
+        words = "Expected input to have non-zero size for non-batch dimensions"
+        yield Call("AdaptiveAvgPool2d", (2,), {}, shape, words=words)
+    nan = "torch gives the mean of nothing"
+    yield Call("AdaptiveAvgPool2d", (1,), {}, (1, 4, 0, 6), differs=nan)
+    yield Call("AdaptiveAvgPool2d", (), {}, words="missing")
+
+
+REFUSALS = [*_refusals(), *_more_refusals()]

@@ -4,9 +4,10 @@ Run it where torch 2.13.0 is installed, in tests/:
 
     python -m parity.make_golden
 
-Each file holds the results of one layer, under ``<number of the case>.<name of the array>``, and
-``about``: torch's version, this script's name, the names and output shapes of the cases. layers.npz
-holds repr, state_dict and attributes of LOOKS and the verdicts on REFUSALS, as JSON.
+Each file holds the results of one layer (around.npz those of around.py), under ``<number of the
+case>.<name of the array>``, and ``about``: torch's version, this script's name, the names and
+output shapes of the cases. layers.npz holds repr, state_dict and attributes of LOOKS and the
+verdicts on REFUSALS, as JSON.
 """
 
 import json
@@ -16,6 +17,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from parity.around import CASES as AROUND
+from parity.around import Around
 from parity.calls import ATTRIBUTES, LOOKS, REFUSALS, Call
 from parity.cases import CASES, Case
 
@@ -85,6 +88,47 @@ def write_cases(layer: str, about: dict[str, Any]) -> int:
     return len(cases)
 
 
+def run_around(case: Around) -> dict[str, np.ndarray]:
+    """What torch's layer gives for a case of around.py."""
+    arguments = dict(case.arguments)
+    if case.layer in ("Conv1d", "BatchNorm2d"):
+        arguments["dtype"] = getattr(torch, case.dtype)
+    layer = getattr(torch.nn, case.layer)(**arguments)
+    with torch.no_grad():
+        for name, parameter in layer.named_parameters():
+            parameter.copy_(torch.tensor(case.numbers(name, tuple(parameter.shape))))
+    result: dict[str, np.ndarray] = {}
+    batches = case.batches()
+    for turn, x in enumerate(batches):
+        if case.layer == "BatchNorm2d" and turn == len(batches) - 1:
+            layer.eval()
+            layer.zero_grad()
+        elif turn < len(batches) - 2:
+            layer(torch.tensor(x))
+            continue
+        suffix = "" if layer.training else " in eval mode"
+        leaf = tensor(x)
+        y = layer(leaf.clone() if case.arguments.get("inplace") else leaf)
+        result["output" + suffix] = y.detach().numpy()
+        y.backward(torch.tensor(case.numbers("grad_output", tuple(y.shape))))
+        result["grad_input" + suffix] = leaf.grad.numpy()
+        for name, parameter in layer.named_parameters():
+            result[f"grad_{name}{suffix}"] = parameter.grad.numpy().copy()
+    for name, buffer in layer.named_buffers():
+        result[name] = buffer.numpy()
+    return result
+
+
+def write_around(about: dict[str, Any]) -> None:
+    arrays = {
+        f"{number}.{name}": compact(array)
+        for number, case in enumerate(AROUND)
+        for name, array in run_around(case).items()
+    }
+    about = about | {"names": [case.name for case in AROUND]}
+    np.savez_compressed(GOLDEN / "around.npz", about=json.dumps(about), **arrays)
+
+
 def build(call: Call) -> torch.nn.Module:
     kwargs = dict(call.kwargs)
     if isinstance(kwargs.get("dtype"), str):
@@ -130,6 +174,8 @@ def main() -> None:
     GOLDEN.mkdir(exist_ok=True)
     for layer in ("Conv2d", "ConvTranspose2d", "MaxPool2d", "AvgPool2d"):
         print(f"{layer}: {write_cases(layer, about)} cases")
+    write_around(about)
+    print(f"around: {len(AROUND)} cases")
     texts = {
         "about": json.dumps(about),
         "looks": json.dumps([look(call) for call in LOOKS]),
