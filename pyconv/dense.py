@@ -11,7 +11,7 @@ import numpy as np
 from pyconv._arrays import as_float, as_grad, as_int, as_size, layer_dtype
 from pyconv._numpy_ops import linear, linear_backward, relu, relu_backward
 from pyconv._random import fill_uniform, generator
-from pyconv.module import VjpModule
+from pyconv._vjp import VjpModule
 from pyconv.parameter import Parameter
 
 if TYPE_CHECKING:

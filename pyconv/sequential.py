@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from pyconv._arrays import as_int
-from pyconv.module import Module, VjpModule, call_vjp, typename
+from pyconv._vjp import VjpModule, call_vjp
+from pyconv.module import Module, typename
 
 if TYPE_CHECKING:
     from typing import Self
@@ -89,10 +90,18 @@ class Sequential(VjpModule):
 
     # ---- as a list ----
 
+    def add_module(self, name: str, module: Module | None) -> None:
+        """Put a module at the end, or in place of the one with that name."""
+        if module is None:
+            raise TypeError(f"{typename(module)} is not a Module subclass")
+        super().add_module(name, module)
+
     def _set_children(self, children: Iterable[tuple[str, Module]]) -> None:
+        children = list(children)
         for name in self._children():
-            del self.__dict__[name]
-        self.__dict__.update(children)
+            delattr(self, name)
+        for name, module in children:
+            self.add_module(name, module)
 
     def _name_at(self, index: Any) -> str:
         names = list(self._children())
@@ -110,7 +119,7 @@ class Sequential(VjpModule):
     def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
             return type(self)(OrderedDict(list(self._children().items())[index]))
-        return self.__dict__[self._name_at(index)]
+        return getattr(self, self._name_at(index))
 
     def __setitem__(self, index: int, module: Module) -> None:
         self.add_module(self._name_at(index), module)

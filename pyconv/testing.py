@@ -10,7 +10,8 @@ import numpy as np
 
 from pyconv import functional
 from pyconv._arrays import as_array
-from pyconv.module import Module, call_vjp
+from pyconv._vjp import call_vjp
+from pyconv.module import Module
 
 if TYPE_CHECKING:
     from pyconv._arrays import Array

@@ -15,6 +15,7 @@ class Scale(pyconv.Module):
     """A user's layer with a parameter, a forward and a backward."""
 
     def __init__(self, channels):
+        super().__init__()
         self.factor = pyconv.Parameter(np.full((channels, 1, 1), 2.0, np.float32))
 
     def forward(self, x):
@@ -476,6 +477,7 @@ def test_a_nested_module_prints_as_a_tree():
 def test_extra_repr_stands_before_the_children():
     class Described(pyconv.Module):
         def __init__(self):
+            super().__init__()
             self.inner = pyconv.ReLU()
 
         def extra_repr(self):
