@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pyconv._arrays import as_array, as_float, as_grad, as_int, cast, quiet, working_dtype
-from pyconv.module import Module
+from pyconv._vjp import Remembering
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -259,7 +259,7 @@ def mse_loss_backward(
     return np.array(out, order="C")
 
 
-class _Loss(Module):
+class _Loss(Remembering):
     """A module of an output and a target; its backward starts a backward pass."""
 
     def __init__(
@@ -281,9 +281,14 @@ class _Loss(Module):
         """Return the loss and its pullback; works in any mode and touches no saved state."""
         forward, backward = self._pair()
         options = self._options()
+        who = type(self).__name__
         loss = forward(input, target, **options)
 
-        def pullback(grad_output: ArrayLike = 1.0, input_grad: bool = True) -> Array | None:
+        def pullback(grad_output: ArrayLike | None = None, input_grad: bool = True) -> Array | None:
+            if grad_output is None:
+                if options["reduction"] == "none":
+                    raise ValueError(f"{who}: backward needs a grad_output with reduction='none'")
+                grad_output = 1.0
             grad = backward(grad_output, input, target, **options)
             return grad if input_grad else None
 
@@ -292,7 +297,7 @@ class _Loss(Module):
     def forward(self, input: ArrayLike, target: ArrayLike) -> Any:
         """Return the loss; in training mode keep what ``backward`` needs."""
         loss, pullback = self.vjp(input, target)
-        self._pullback = pullback if self.training else None
+        self._remember(pullback if self.training else None)
         return loss
 
     def backward(self, grad_output: ArrayLike | None = None) -> Any:
@@ -300,18 +305,7 @@ class _Loss(Module):
 
         ``grad_output`` is needed for ``reduction='none'`` alone; otherwise it is a factor.
         """
-        pullback = self.__dict__.get("_pullback")
-        if pullback is None:
-            raise RuntimeError(
-                f"{type(self).__name__}: backward needs a forward in training mode before it"
-            )
-        if grad_output is None:
-            if self.reduction == "none":
-                raise ValueError(
-                    f"{type(self).__name__}: backward needs a grad_output with reduction='none'"
-                )
-            return pullback()
-        return pullback(grad_output)
+        return self._recall() if grad_output is None else self._recall(grad_output)
 
 
 class CrossEntropyLoss(_Loss):

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pyconv._arrays import as_array, cast, layer_dtype
+from pyconv._hooks import Hook, RemovableHandle, watched_call
 from pyconv._state import IncompatibleKeys, load_state
 from pyconv.parameter import Parameter, zero_grad
 
@@ -87,7 +88,16 @@ class Module:
     training: bool = True
 
     # Attributes that belong to one call or one object: neither pickled nor copied.
-    _transient: tuple[str, ...] = ("_pullback", "_handles", "_calls")
+    _transient: tuple[str, ...] = (
+        "_kept",
+        "_handles",
+        "_calls",
+        "_forward_hooks",
+        "_tracer",
+        "_watched",
+    )
+
+    _watched: bool = False  # whether calls go through _watched_call; C layers have their own
 
     def __init__(self) -> None:
         self.__dict__.setdefault("_registered", {})
@@ -102,17 +112,25 @@ class Module:
     # ---- calling ----
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self._watched:
+            return self._watched_call(*args, **kwargs)
         return self.forward(*args, **kwargs)
+
+    def _watched_call(self, *args: Any, **kwargs: Any) -> Any:
+        return watched_call(self, args, kwargs)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute the output; each layer defines its own."""
-        raise NotImplementedError(f"{type(self).__name__} has no forward")
+        raise NotImplementedError(
+            f'Module [{type(self).__name__}] is missing the required "forward" function'
+        )
 
     def backward(self, *args: Any, **kwargs: Any) -> Any:
         """Return the gradient with respect to the last training-mode input; see the class."""
         raise NotImplementedError(
-            f"{type(self).__name__} has no backward: write one, or compose the module of layers "
-            "that have one, for instance with pyconv.Sequential"
+            f"{type(self).__name__} has no backward, and its forward cannot be differentiated: "
+            "compose it of pyconv.Sequential, Residual and Concat, or write its backward, or use "
+            "an engine of pyconv.interop"
         )
 
     def vjp(self, *args: Any) -> tuple[Any, Callable[..., Any]]:
@@ -125,7 +143,7 @@ class Module:
         """
         state = self.__dict__
         call = state["_calls"] = state.get("_calls", 0) + 1
-        output = self(*args)
+        output = self.forward(*args)
 
         def pullback(grad_output: ArrayLike, input_grad: bool = True) -> Any:
             if state.get("_calls") != call:
@@ -137,6 +155,49 @@ class Module:
             return grad if input_grad else None
 
         return output, pullback
+
+    def _forget(self) -> None:
+        """Drop what the last forward kept for backward."""
+
+    def register_forward_hook(
+        self,
+        hook: Callable[..., Any],
+        *,
+        prepend: bool = False,
+        with_kwargs: bool = False,
+        always_call: bool = False,
+    ) -> RemovableHandle:
+        """Let ``hook(module, args, output)`` see each call of this module.
+
+        What it returns, if not None, becomes the output; backward then has nothing to go by and
+        says so. Hooks run where the module is called, by anybody, also by a container that trains;
+        not where its ``forward`` or ``vjp`` is. They are neither copied nor pickled.
+
+        Parameters
+        ----------
+        hook : callable
+        prepend : bool, default: False
+            Whether it comes before the hooks that are there.
+        with_kwargs : bool, default: False
+            Whether it is called as ``hook(module, args, kwargs, output)``.
+        always_call : bool, default: False
+            Whether it is called, with the output None, even if ``forward`` raises an exception.
+
+        Returns
+        -------
+        RemovableHandle
+            Its ``remove()`` takes the hook away; it is a context manager, too.
+
+        Examples
+        --------
+        >>> import numpy as np, pyconv
+        >>> net = pyconv.Sequential(pyconv.Conv2d(1, 8, 3), pyconv.ReLU())
+        >>> with net[0].register_forward_hook(lambda module, args, out: print(out.shape)):
+        ...     y = net(np.ones((1, 1, 5, 5)))
+        (1, 8, 3, 3)
+        """
+        entry = Hook(hook, bool(with_kwargs), bool(always_call))
+        return RemovableHandle(self, entry, bool(prepend))
 
     # ---- what the module consists of ----
 
@@ -401,7 +462,7 @@ class Module:
         return self
 
     def _convert_own(self, dtype: np.dtype[Any]) -> None:
-        self.__dict__.pop("_pullback", None)
+        self._forget()
         for parameter in self._own_parameters().values():
             parameter._set_dtype(dtype)
         for name, buffer in self._own_buffers().items():
