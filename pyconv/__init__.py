@@ -23,11 +23,12 @@ from pyconv._core import release_workspace
 from pyconv._random import manual_seed
 from pyconv._threads import get_num_threads, num_threads, set_num_threads
 from pyconv.dense import Flatten, Linear, ReLU
+from pyconv.joins import Concat, Residual
 from pyconv.layers import AvgPool2d, Conv2d, ConvTranspose2d, MaxPool2d
 from pyconv.losses import CrossEntropyLoss, MSELoss
 from pyconv.module import Module
 from pyconv.parameter import Parameter
-from pyconv.sequential import Sequential
+from pyconv.sequential import ModuleList, Sequential
 
 if TYPE_CHECKING:
     from pyconv import optim, reference, testing
@@ -37,6 +38,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AvgPool2d",
+    "Concat",
     "Conv2d",
     "ConvTranspose2d",
     "CrossEntropyLoss",
@@ -45,8 +47,10 @@ __all__ = [
     "MSELoss",
     "MaxPool2d",
     "Module",
+    "ModuleList",
     "Parameter",
     "ReLU",
+    "Residual",
     "Sequential",
     "__version__",
     "functional",

@@ -78,7 +78,15 @@ class VjpModule(Remembering):
         return self._vjp(input)
 
     def forward(self, input: ArrayLike) -> Any:
-        """Return the output; in training mode keep what ``backward`` needs."""
+        """Return the output; in training mode keep what ``backward`` needs.
+
+        What an earlier call kept and a backward has answered is dropped first, so that two calls'
+        arrays are not held at once.
+        """
+        last = self.__dict__.get("_kept")
+        if last is not None and last.answered:
+            self._forget()
+        del last
         if not self.training:
             output = self._eval(input)
             self._remember(None)

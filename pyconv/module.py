@@ -108,6 +108,9 @@ class Module:
         names = cls.__dict__
         if "vjp" not in names and ("forward" in names or "backward" in names):
             cls.vjp = Module.vjp  # type: ignore[method-assign]
+        # Nor does an inherited backward know what a forward of its own does.
+        if "forward" in names and "backward" not in names:
+            cls.backward = Module.backward  # type: ignore[method-assign]
 
     # ---- calling ----
 
@@ -287,13 +290,13 @@ class Module:
     def _named_members(
         self, members: str, prefix: str, recurse: bool, remove_duplicate: bool
     ) -> Iterator[tuple[str, Any]]:
-        seen: set[int] = set()
+        seen: dict[int, Any] = {}  # members by id, which is theirs as long as they live
         below = self.named_modules(prefix=prefix, remove_duplicate=remove_duplicate)
         for path, module in below if recurse else [(prefix, self)]:
             for name, member in getattr(module, members)().items():
                 if id(member) not in seen:
                     if remove_duplicate:
-                        seen.add(id(member))
+                        seen[id(member)] = member
                     yield _joined(path, name), member
 
     def named_parameters(
@@ -538,14 +541,17 @@ class Module:
         return ""
 
     def __repr__(self) -> str:
-        name = type(self).__name__
-        extra = self.extra_repr()
         children = [f"({key}): {child!r}" for key, child in self._members(_MODULE).items()]
-        if not children and "\n" not in extra:
-            return f"{name}({extra})"
-        lines = ([extra] if extra else []) + children
-        body = "\n".join(lines).replace("\n", "\n  ")
-        return f"{name}(\n  {body}\n)"
+        return tree(type(self).__name__, self.extra_repr(), children)
+
+
+def tree(name: str, extra: str, children: list[str]) -> str:
+    """A module's text, its children below it and to the right, as torch prints them."""
+    if not children and "\n" not in extra:
+        return f"{name}({extra})"
+    lines = ([extra] if extra else []) + children
+    body = "\n".join(lines).replace("\n", "\n  ")
+    return f"{name}(\n  {body}\n)"
 
 
 def _registrable(kind: str, place: str, value: Any, verb: str) -> Any:

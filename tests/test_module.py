@@ -149,6 +149,12 @@ def test_an_own_parameter_copies_and_converts():
 # ---- what a module consists of ----
 
 
+def test_no_parameter_is_missed_while_nobody_holds_the_handles():
+    net = pyconv.Sequential(*(conv() for _ in range(5)))
+    assert sum(1 for _ in net.parameters()) == 10
+    assert sum(1 for _ in net.named_parameters(recurse=True)) == 10
+
+
 def test_names_run_over_attributes_in_their_order():
     net = Net()
     assert [name for name, _ in net.named_parameters()] == [
