@@ -22,10 +22,11 @@ from pyconv import functional
 from pyconv._core import release_workspace
 from pyconv._random import manual_seed
 from pyconv._threads import get_num_threads, num_threads, set_num_threads
+from pyconv.activations import Dropout, Identity, LeakyReLU, Sigmoid, Softmax, Tanh
 from pyconv.dense import Flatten, Linear, ReLU
 from pyconv.joins import Concat, Residual
 from pyconv.layers import AvgPool2d, Conv2d, ConvTranspose2d, MaxPool2d
-from pyconv.losses import CrossEntropyLoss, MSELoss
+from pyconv.losses import BCEWithLogitsLoss, CrossEntropyLoss, MSELoss
 from pyconv.module import Module
 from pyconv.parameter import Parameter
 from pyconv.sequential import ModuleList, Sequential
@@ -38,11 +39,15 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AvgPool2d",
+    "BCEWithLogitsLoss",
     "Concat",
     "Conv2d",
     "ConvTranspose2d",
     "CrossEntropyLoss",
+    "Dropout",
     "Flatten",
+    "Identity",
+    "LeakyReLU",
     "Linear",
     "MSELoss",
     "MaxPool2d",
@@ -52,6 +57,9 @@ __all__ = [
     "ReLU",
     "Residual",
     "Sequential",
+    "Sigmoid",
+    "Softmax",
+    "Tanh",
     "__version__",
     "functional",
     "get_num_threads",
