@@ -34,6 +34,7 @@ from pyconv.sequential import ModuleList, Sequential
 if TYPE_CHECKING:
     from pyconv import optim, reference, testing
     from pyconv._config import show_config
+    from pyconv.optim import clip_grad_norm_
 
 __version__ = "0.1.0"
 
@@ -61,6 +62,7 @@ __all__ = [
     "Softmax",
     "Tanh",
     "__version__",
+    "clip_grad_norm_",
     "functional",
     "get_num_threads",
     "manual_seed",
@@ -74,7 +76,13 @@ __all__ = [
 ]
 
 # Imported when first asked for, so that `import pyconv` stays cheap.
-_LAZY = {"optim": "", "reference": "", "testing": "", "show_config": "_config"}
+_LAZY = {
+    "clip_grad_norm_": "optim",
+    "optim": "",
+    "reference": "",
+    "show_config": "_config",
+    "testing": "",
+}
 
 
 def __getattr__(name: str) -> Any:
