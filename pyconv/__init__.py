@@ -34,6 +34,7 @@ from pyconv.sequential import ModuleList, Sequential
 if TYPE_CHECKING:
     from pyconv import optim, reference, testing
     from pyconv._config import show_config
+    from pyconv._summary import receptive_field, summary
     from pyconv.optim import clip_grad_norm_
 
 __version__ = "0.1.0"
@@ -68,10 +69,12 @@ __all__ = [
     "manual_seed",
     "num_threads",
     "optim",
+    "receptive_field",
     "reference",
     "release_workspace",
     "set_num_threads",
     "show_config",
+    "summary",
     "testing",
 ]
 
@@ -79,8 +82,10 @@ __all__ = [
 _LAZY = {
     "clip_grad_norm_": "optim",
     "optim": "",
+    "receptive_field": "_summary",
     "reference": "",
     "show_config": "_config",
+    "summary": "_summary",
     "testing": "",
 }
 

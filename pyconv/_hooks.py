@@ -58,8 +58,13 @@ def _set_hooks(module: Module, hooks: dict[int, Hook]) -> None:
     module._watched = bool(hooks) or "_tracer" in module.__dict__
 
 
-def watched_call(module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """``module.forward(*args, **kwargs)`` with its hooks."""
+def watched_call(
+    module: Module, args: tuple[Any, ...], kwargs: dict[str, Any], follow: bool = True
+) -> Any:
+    """``module.forward(*args, **kwargs)`` with its hooks; or a tracer's way, see _trace.py."""
+    tracer = module.__dict__.get("_tracer")
+    if follow and tracer is not None:
+        return tracer.call(module, args, kwargs)
     try:
         output = module.forward(*args, **kwargs)
     except Exception:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +22,12 @@ __all__ = ["Dropout", "Identity", "LeakyReLU", "Sigmoid", "Softmax", "Tanh"]
 
 class _Map(VjpModule):
     """A function of the input that keeps its shape, and its backward."""
+
+    _knows_its_shape = True
+
+    def output_shape(self, input_shape: Sequence[int], /) -> tuple[int, ...]:
+        """Return the shape that an input of ``input_shape`` would give: the same."""
+        return tuple(input_shape)
 
     def _function(self, x: Array) -> Array:
         raise NotImplementedError
@@ -297,6 +303,12 @@ class Dropout(VjpModule):
         self.p = _maps.checked_probability("Dropout", p)
         self.inplace = bool(inplace)
         self._rng = None if rng is None else np.random.default_rng(rng)
+
+    _knows_its_shape = True
+
+    def output_shape(self, input_shape: Sequence[int], /) -> tuple[int, ...]:
+        """Return the shape that an input of ``input_shape`` would give: the same."""
+        return tuple(input_shape)
 
     def _vjp(self, input: Any) -> tuple[Array, Callable[..., Any]]:
         x = as_float("Dropout", input)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pyconv._arrays import as_array, cast, layer_dtype
+from pyconv._blueprint import Blueprint
 from pyconv._hooks import Hook, RemovableHandle, watched_call
 from pyconv._state import IncompatibleKeys, load_state
 from pyconv.parameter import Parameter, zero_grad
@@ -45,7 +46,7 @@ _WORDS = {
 }
 
 
-class Module:
+class Module(Blueprint):
     r"""Base class of all layers and containers.
 
     A layer of your own is a class with ``forward``, and with ``backward`` if it is to be trained:
