@@ -50,7 +50,3 @@ class Blueprint:
         from pyconv._summary import overlap
 
         return overlap(cast("Module", self), input_shape)
-
-    def _macs(self, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
-        """The multiplications of this layer alone."""
-        return 0

@@ -175,7 +175,7 @@ class Tracer:
         call.itemsize = getattr(values, "itemsize", 0)
         call.field = held(values)
         if leaf:
-            call.macs = module._macs(call.input_shape, call.output_shape)
+            call.macs = _multiplications(module, call.input_shape, call.output_shape)
         return output
 
     def _leaf(self, module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -208,6 +208,19 @@ class Tracer:
         else:
             return module.forward(*args, **kwargs)
         return _wrapped(joined, union([held(path) for path in paths]))
+
+
+def _multiplications(layer: Any, shape: tuple[int, ...], out_shape: tuple[int, ...]) -> int:
+    """Of a layer with a matrix of weights: each output meets one row of it.
+
+    In a transposed convolution each input does.
+    """
+    weight = getattr(layer, "weight", None)
+    if weight is None or weight.ndim < 2:
+        return 0
+    met = shape if getattr(layer, "transposed", False) else out_shape
+    rows: int = math.prod(weight.shape[1:])
+    return math.prod(met) * rows
 
 
 def _says_its_shape(module: Module) -> bool:

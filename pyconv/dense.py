@@ -252,9 +252,6 @@ class Linear(VjpModule):
             )
         return (*shape[:-1], self.out_features)
 
-    def _macs(self, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
-        return math.prod(output_shape) * self.in_features
-
     def _vjp(self, input: Any) -> tuple[Array, Callable[..., Any]]:
         weight, bias = self.weight, self.bias
         x = as_float(self._label(), input, weight.dtype)

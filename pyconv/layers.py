@@ -127,13 +127,6 @@ class _ConvLayer(_CoreLayer):
             parts.append(f"padding_mode={self.padding_mode}")
         return ", ".join(parts)
 
-    def _macs(self, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
-        # Each input of a transposed convolution, and each output of a plain one, meets the
-        # weights of one channel of the weight's first axis.
-        transposed: bool = self.transposed  # type: ignore[attr-defined]
-        weights: int = math.prod(self.weight.shape[1:])
-        return math.prod(input_shape if transposed else output_shape) * weights
-
     def _own_core_parameters(self) -> dict[str, Parameter]:
         names = ("weight",) if self.bias is None else ("weight", "bias")
         return {name: layer_parameter(self, name) for name in names}
