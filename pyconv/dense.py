@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from pyconv._arrays import as_float, as_grad, as_int, as_size, layer_dtype
 from pyconv._numpy_ops import linear, linear_backward
 from pyconv._random import fill_uniform, generator
-from pyconv.module import VjpModule
+from pyconv._vjp import VjpModule
 from pyconv.parameter import Parameter
 
 if TYPE_CHECKING:
@@ -65,13 +65,19 @@ class Flatten(VjpModule):
         self.start_dim = as_int("Flatten", "start_dim", start_dim)
         self.end_dim = as_int("Flatten", "end_dim", end_dim)
 
-    def _vjp(self, input: Any) -> tuple[Array, Callable[..., Any]]:
-        x = as_float("Flatten", input)
-        start, end = (self._axis(axis, x.ndim) for axis in (self.start_dim, self.end_dim))
+    _knows_its_shape = True
+
+    def output_shape(self, input_shape: Sequence[int], /) -> tuple[int, ...]:
+        """Return the shape that an input of ``input_shape`` would give."""
+        shape = tuple(input_shape)
+        start, end = (self._axis(axis, len(shape)) for axis in (self.start_dim, self.end_dim))
         if start > end:
             raise ValueError("Flatten: start_dim cannot come after end_dim")
-        joined = math.prod(x.shape[start : end + 1])
-        output = x.reshape(*x.shape[:start], joined, *x.shape[end + 1 :])
+        return (*shape[:start], math.prod(shape[start : end + 1]), *shape[end + 1 :])
+
+    def _vjp(self, input: Any) -> tuple[Array, Callable[..., Any]]:
+        x = as_float("Flatten", input)
+        output = x.reshape(self.output_shape(x.shape))
         shape, dtype, flat = x.shape, x.dtype, output.shape
 
         def pullback(grad_output: ArrayLike, input_grad: bool = True) -> Array | None:
@@ -169,20 +175,27 @@ class Linear(VjpModule):
         for parameter in self._named().values():
             fill_uniform(source, parameter.data, bound)
 
+    _knows_its_shape = True
+
+    def output_shape(self, input_shape: Sequence[int], /) -> tuple[int, ...]:
+        """Return the shape that an input of ``input_shape`` would give."""
+        shape = tuple(input_shape)
+        if not shape or shape[-1] != self.in_features:
+            rows = math.prod(shape[:-1])
+            raise ValueError(
+                f"{self._label()}: mat1 and mat2 shapes cannot be multiplied ({rows}x"
+                f"{shape[-1] if shape else ''} and {self.in_features}x{self.out_features}): "
+                f"expected input (..., {self.in_features}), got {shape}"
+            )
+        return (*shape[:-1], self.out_features)
+
     def _vjp(self, input: Any) -> tuple[Array, Callable[..., Any]]:
         weight, bias = self.weight, self.bias
         x = as_float(self._label(), input, weight.dtype)
-        if x.ndim == 0 or x.shape[-1] != self.in_features:
-            rows = math.prod(x.shape[:-1])
-            raise ValueError(
-                f"{self._label()}: mat1 and mat2 shapes cannot be multiplied ({rows}x"
-                f"{x.shape[-1] if x.ndim else ''} and {self.in_features}x{self.out_features}): "
-                f"expected input (..., {self.in_features}), got {x.shape}"
-            )
+        shape = self.output_shape(x.shape)
 
         # The pullback may be kept by the layer: it holds what it needs, and not the layer.
         label, parameters = self._label(), self._named()
-        shape = (*x.shape[:-1], self.out_features)
 
         def pullback(grad_output: ArrayLike, input_grad: bool = True) -> Array | None:
             grad = as_grad(label, grad_output, shape, x.dtype)

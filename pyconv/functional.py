@@ -26,9 +26,30 @@ from pyconv._layer_ops import (
     relu,
     relu_backward,
 )
+from pyconv._losses import (
+    binary_cross_entropy_with_logits,
+    binary_cross_entropy_with_logits_backward,
+    cross_entropy,
+    cross_entropy_backward,
+    mse_loss,
+    mse_loss_backward,
+)
+from pyconv._maps import (
+    dropout,
+    leaky_relu,
+    leaky_relu_backward,
+    log_softmax,
+    log_softmax_backward,
+    sigmoid,
+    sigmoid_backward,
+    softmax,
+    softmax_backward,
+    tanh,
+    tanh_backward,
+)
 from pyconv._numpy_ops import linear, linear_backward
+from pyconv._pad import pad, pad_backward
 from pyconv.conv1d import conv1d, conv1d_backward
-from pyconv.losses import cross_entropy, cross_entropy_backward, mse_loss, mse_loss_backward
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -47,6 +68,8 @@ __all__ = [
     "avg_pool2d_backward",
     "batch_norm",
     "batch_norm_backward",
+    "binary_cross_entropy_with_logits",
+    "binary_cross_entropy_with_logits_backward",
     "conv1d",
     "conv1d_backward",
     "conv2d",
@@ -55,14 +78,27 @@ __all__ = [
     "conv_transpose2d_backward",
     "cross_entropy",
     "cross_entropy_backward",
+    "dropout",
+    "leaky_relu",
+    "leaky_relu_backward",
     "linear",
     "linear_backward",
+    "log_softmax",
+    "log_softmax_backward",
     "max_pool2d",
     "max_pool2d_backward",
     "mse_loss",
     "mse_loss_backward",
+    "pad",
+    "pad_backward",
     "relu",
     "relu_backward",
+    "sigmoid",
+    "sigmoid_backward",
+    "softmax",
+    "softmax_backward",
+    "tanh",
+    "tanh_backward",
 ]
 
 

@@ -77,6 +77,11 @@ class _CoreLayer(Module):
         new.__dict__.update(deepcopy(state["attributes"], memo))
         return new
 
+    def _names(self, what: str) -> dict[str, str]:
+        # The initialisation of the C part is what counts; Module's need not be called.
+        names: dict[str, str] = self.__dict__.setdefault("_registered", {})
+        return names
+
     def _own_core_parameters(self) -> dict[str, Parameter]:
         return {}
 

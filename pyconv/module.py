@@ -1,9 +1,10 @@
 """What all layers share: parameters, children, state_dict, train/eval, printing, pickling.
 
-A module is a plain Python object. Its children are the attributes that hold a ``Module``, its
-parameters the attributes that hold a ``Parameter``, in the order in which they were assigned; there
-is no second registry that could disagree with the attributes. Layers from the C extension keep
-their arrays themselves and hand out a ``Parameter`` that points to them.
+A module is a plain Python object. Its children are the attributes to which a ``Module`` was
+assigned, its parameters those to which a ``Parameter`` was, its buffers those that were registered
+as such. The attributes hold the values; ``_registered`` holds the kind of each name, in the order
+in which they came, so that a name keeps its kind when ``None`` is assigned to it. Layers from the C
+extension keep their arrays themselves and hand out a ``Parameter`` that points to them.
 
 Gradients flow through ``vjp`` (vector-Jacobian product): ``y, pullback = module.vjp(x)``, where
 ``pullback(grad_output)`` returns the gradient with respect to ``x`` and adds to the gradients of
@@ -13,12 +14,15 @@ keeps the pullback of its call, and ``backward`` uses it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pyconv._arrays import as_array, cast, layer_dtype, quiet
+from pyconv._arrays import as_array, cast, layer_dtype
+from pyconv._blueprint import Blueprint
+from pyconv._hooks import Hook, RemovableHandle, watched_call
+from pyconv._state import IncompatibleKeys, load_state
 from pyconv.parameter import Parameter, zero_grad
 
 if TYPE_CHECKING:
@@ -28,28 +32,21 @@ if TYPE_CHECKING:
 
     from pyconv._arrays import Array
 
-__all__ = ["IncompatibleKeys", "Module"]
+__all__ = ["Module"]
 
 
-class IncompatibleKeys(
-    NamedTuple("IncompatibleKeys", [("missing_keys", list[str]), ("unexpected_keys", list[str])])
-):
-    """What :meth:`Module.load_state_dict` found on one side only."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        if not self.missing_keys and not self.unexpected_keys:
-            return "<All keys matched successfully>"
-        return (
-            f"{type(self).__name__}(missing_keys={self.missing_keys}, "
-            f"unexpected_keys={self.unexpected_keys})"
-        )
-
-    __str__ = __repr__
+# The kinds of registered names, and for each the word that messages have for it, its role as an
+# attribute, and what it must be.
+_MODULE, _PARAMETER, _BUFFER, _UNSAVED = "module", "parameter", "buffer", "buffer, not saved"
+_WORDS = {
+    _MODULE: ("module", "child module", "pyconv.Module"),
+    _PARAMETER: ("parameter", "parameter", "pyconv.Parameter"),
+    _BUFFER: ("buffer", "buffer", "numpy.ndarray"),
+    _UNSAVED: ("buffer", "buffer", "numpy.ndarray"),
+}
 
 
-class Module:
+class Module(Blueprint):
     r"""Base class of all layers and containers.
 
     A layer of your own is a class with ``forward``, and with ``backward`` if it is to be trained:
@@ -71,6 +68,7 @@ class Module:
     >>> import numpy as np, pyconv
     >>> class Scale(pyconv.Module):
     ...     def __init__(self, channels):
+    ...         super().__init__()
     ...         self.factor = pyconv.Parameter(np.ones((channels, 1, 1), np.float32))
     ...     def forward(self, x):
     ...         self.x = x
@@ -91,10 +89,19 @@ class Module:
     training: bool = True
 
     # Attributes that belong to one call or one object: neither pickled nor copied.
-    _transient: tuple[str, ...] = ("_pullback", "_handles", "_calls")
+    _transient: tuple[str, ...] = (
+        "_kept",
+        "_handles",
+        "_calls",
+        "_forward_hooks",
+        "_tracer",
+        "_watched",
+    )
+
+    _watched: bool = False  # whether calls go through _watched_call; C layers have their own
 
     def __init__(self) -> None:
-        pass
+        self.__dict__.setdefault("_registered", {})
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -102,21 +109,32 @@ class Module:
         names = cls.__dict__
         if "vjp" not in names and ("forward" in names or "backward" in names):
             cls.vjp = Module.vjp  # type: ignore[method-assign]
+        # Nor does an inherited backward know what a forward of its own does.
+        if "forward" in names and "backward" not in names:
+            cls.backward = Module.backward  # type: ignore[method-assign]
 
     # ---- calling ----
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self._watched:
+            return self._watched_call(*args, **kwargs)
         return self.forward(*args, **kwargs)
+
+    def _watched_call(self, *args: Any, **kwargs: Any) -> Any:
+        return watched_call(self, args, kwargs)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute the output; each layer defines its own."""
-        raise NotImplementedError(f"{type(self).__name__} has no forward")
+        raise NotImplementedError(
+            f'Module [{type(self).__name__}] is missing the required "forward" function'
+        )
 
     def backward(self, *args: Any, **kwargs: Any) -> Any:
         """Return the gradient with respect to the last training-mode input; see the class."""
         raise NotImplementedError(
-            f"{type(self).__name__} has no backward: write one, or compose the module of layers "
-            "that have one, for instance with pyconv.Sequential"
+            f"{type(self).__name__} has no backward, and its forward cannot be differentiated: "
+            "compose it of pyconv.Sequential, Residual and Concat, or write its backward, or use "
+            "an engine of pyconv.interop"
         )
 
     def vjp(self, *args: Any) -> tuple[Any, Callable[..., Any]]:
@@ -129,7 +147,7 @@ class Module:
         """
         state = self.__dict__
         call = state["_calls"] = state.get("_calls", 0) + 1
-        output = self(*args)
+        output = self.forward(*args)
 
         def pullback(grad_output: ArrayLike, input_grad: bool = True) -> Any:
             if state.get("_calls") != call:
@@ -142,18 +160,101 @@ class Module:
 
         return output, pullback
 
+    def _forget(self) -> None:
+        """Drop what the last forward kept for backward."""
+
+    def register_forward_hook(
+        self,
+        hook: Callable[..., Any],
+        *,
+        prepend: bool = False,
+        with_kwargs: bool = False,
+        always_call: bool = False,
+    ) -> RemovableHandle:
+        """Let ``hook(module, args, output)`` see each call of this module.
+
+        What it returns, if not None, becomes the output; backward then has nothing to go by and
+        says so. Hooks run where the module is called, by anybody, also by a container that trains;
+        not where its ``forward`` or ``vjp`` is. They are neither copied nor pickled.
+
+        Parameters
+        ----------
+        hook : callable
+        prepend : bool, default: False
+            Whether it comes before the hooks that are there.
+        with_kwargs : bool, default: False
+            Whether it is called as ``hook(module, args, kwargs, output)``.
+        always_call : bool, default: False
+            Whether it is called, with the output None, even if ``forward`` raises an exception.
+
+        Returns
+        -------
+        RemovableHandle
+            Its ``remove()`` takes the hook away; it is a context manager, too.
+
+        Examples
+        --------
+        >>> import numpy as np, pyconv
+        >>> net = pyconv.Sequential(pyconv.Conv2d(1, 8, 3), pyconv.ReLU())
+        >>> with net[0].register_forward_hook(lambda module, args, out: print(out.shape)):
+        ...     y = net(np.ones((1, 1, 5, 5)))
+        (1, 8, 3, 3)
+        """
+        entry = Hook(hook, bool(with_kwargs), bool(always_call))
+        return RemovableHandle(self, entry, bool(prepend))
+
     # ---- what the module consists of ----
 
+    def _names(self, what: str) -> dict[str, str]:
+        """The kind of each registered name: a module, a parameter, a buffer (in state_dict or not).
+
+        To read, use ``_members``; this is for registering ``what``.
+        """
+        names: dict[str, str] | None = self.__dict__.get("_registered")
+        if names is None:
+            raise AttributeError(f"cannot assign {what} before Module.__init__() call")
+        return names
+
+    def _members(self, *kinds: str) -> dict[str, Any]:
+        """The attributes registered as one of ``kinds``, in their order; None among them."""
+        values = self.__dict__
+        names: dict[str, str] = values.get("_registered", {})
+        return {n: values[n] for n, kind in names.items() if kind in kinds and n in values}
+
     def _children(self) -> dict[str, Module]:
-        return {k: v for k, v in self.__dict__.items() if isinstance(v, Module)}
+        return {k: v for k, v in self._members(_MODULE).items() if v is not None}
 
     def _own_parameters(self) -> dict[str, Parameter]:
-        return {k: v for k, v in self.__dict__.items() if isinstance(v, Parameter)}
+        return {k: v for k, v in self._members(_PARAMETER).items() if v is not None}
 
-    def _own_buffers(self) -> dict[str, bool]:
-        """Names of the buffers, and whether state_dict holds them."""
-        buffers: dict[str, bool] = self.__dict__.get("_buffer_names", {})
-        return buffers
+    def _own_buffers(self) -> dict[str, Array]:
+        return {k: v for k, v in self._members(_BUFFER, _UNSAVED).items() if v is not None}
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, (Module, Parameter)):
+            owner = getattr(type(self), name, None)
+            if not hasattr(owner, "__set__"):  # else a property knows what to do with it
+                if hasattr(type(self), name):
+                    raise KeyError(f"attribute '{name}' already exists")
+                module = isinstance(value, Module)
+                names = self._names("module" if module else "parameters")
+                kind = _MODULE if module else _PARAMETER
+                if names.get(name) != kind:  # it comes last, whatever had its name before
+                    names.pop(name, None)
+                    self.__dict__.pop(name, None)
+                    names[name] = kind
+                self.__dict__[name] = value
+                return
+        elif (kind := self.__dict__.get("_registered", {}).get(name)) is not None:
+            if value is not None:
+                value = _registrable(kind, f"as {_WORDS[kind][1]} '{name}'", value, "expected")
+            self.__dict__[name] = value
+            return
+        object.__setattr__(self, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        object.__delattr__(self, name)
+        self.__dict__.get("_registered", {}).pop(name, None)
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
         """Iterate over the direct children with their names, each module once."""
@@ -167,43 +268,53 @@ class Module:
         """Iterate over the direct children, each once."""
         return (child for _, child in self.named_children())
 
-    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+    def named_modules(
+        self,
+        memo: set[Module] | None = None,
+        prefix: str = "",
+        remove_duplicate: bool = True,
+    ) -> Iterator[tuple[str, Module]]:
         """Iterate over this module and all below it with dotted names, each once, parents first."""
-        return self._named_modules(prefix, set())
-
-    def _named_modules(self, prefix: str, seen: set[int]) -> Iterator[tuple[str, Module]]:
-        if id(self) in seen:
+        seen = set() if memo is None else memo
+        if self in seen:
             return
-        seen.add(id(self))
+        if remove_duplicate:
+            seen.add(self)
         yield prefix, self
         for name, child in self._children().items():
-            yield from child._named_modules(f"{prefix}.{name}" if prefix else name, seen)
+            yield from child.named_modules(seen, _joined(prefix, name), remove_duplicate)
 
     def modules(self) -> Iterator[Module]:
         """Iterate over this module and all below it, each once."""
         return (module for _, module in self.named_modules())
 
+    def _named_members(
+        self, members: str, prefix: str, recurse: bool, remove_duplicate: bool
+    ) -> Iterator[tuple[str, Any]]:
+        seen: dict[int, Any] = {}  # members by id, which is theirs as long as they live
+        below = self.named_modules(prefix=prefix, remove_duplicate=remove_duplicate)
+        for path, module in below if recurse else [(prefix, self)]:
+            for name, member in getattr(module, members)().items():
+                if id(member) not in seen:
+                    if remove_duplicate:
+                        seen[id(member)] = member
+                    yield _joined(path, name), member
+
     def named_parameters(
-        self, prefix: str = "", recurse: bool = True
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
     ) -> Iterator[tuple[str, Parameter]]:
         """Iterate over the parameters with dotted names, each once."""
-        seen: set[Parameter] = set()
-        for path, module in self.named_modules(prefix) if recurse else [(prefix, self)]:
-            for name, parameter in module._own_parameters().items():
-                if parameter not in seen:
-                    seen.add(parameter)
-                    yield f"{path}.{name}" if path else name, parameter
+        return self._named_members("_own_parameters", prefix, recurse, remove_duplicate)
 
     def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
         """Iterate over the parameters, each once."""
         return (parameter for _, parameter in self.named_parameters(recurse=recurse))
 
-    def named_buffers(self, prefix: str = "", recurse: bool = True) -> Iterator[tuple[str, Array]]:
-        """Iterate over the buffers that are not None, with dotted names."""
-        for path, module in self.named_modules(prefix) if recurse else [(prefix, self)]:
-            for name in module._own_buffers():
-                if (buffer := module.__dict__.get(name)) is not None:
-                    yield f"{path}.{name}" if path else name, buffer
+    def named_buffers(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Array]]:
+        """Iterate over the buffers that are not None, with dotted names, each once."""
+        return self._named_members("_own_buffers", prefix, recurse, remove_duplicate)
 
     def buffers(self, recurse: bool = True) -> Iterator[Array]:
         """Iterate over the buffers that are not None."""
@@ -213,41 +324,100 @@ class Module:
         """Return the module with the dotted name ``target``; the module itself for ``''``."""
         module = self
         for name in target.split(".") if target else []:
-            if not hasattr(module, name):
-                raise AttributeError(f"{type(module).__name__} has no attribute `{name}`")
-            found = getattr(module, name)
+            found = module._get(name)
             if not isinstance(found, Module):
                 raise AttributeError(f"`{name}` is not a Module")
             module = found
         return module
 
-    def _check_new_name(self, kind: str, name: str, known: Iterable[str]) -> None:
+    def get_parameter(self, target: str) -> Parameter:
+        """Return the parameter with the dotted name ``target``."""
+        path, _, name = target.rpartition(".")
+        owner = self.get_submodule(path)
+        owner._get(name)
+        found = owner._own_parameters().get(name)
+        if found is None:
+            raise AttributeError(f"`{name}` is not a Parameter")
+        return found
+
+    def get_buffer(self, target: str) -> Array:
+        """Return the buffer with the dotted name ``target``."""
+        path, _, name = target.rpartition(".")
+        owner = self.get_submodule(path)
+        owner._get(name)
+        found = owner._own_buffers().get(name)
+        if found is None:
+            raise AttributeError(f"`{name}` is not a buffer")
+        return found
+
+    def _get(self, name: str) -> Any:
+        if not hasattr(self, name):
+            raise AttributeError(f"{type(self).__name__} has no attribute `{name}`")
+        return getattr(self, name)
+
+    def _register(self, kind: str, name: str, value: Any) -> None:
+        what = _WORDS[kind][0]
+        names = self._names(what)
         if not isinstance(name, str):
-            raise TypeError(f"{kind} name should be a string. Got {type(name).__name__}")
-        if name == "" or "." in name:
-            raise KeyError(f'{kind} name can\'t be empty or contain ".", got: "{name}"')
-        if hasattr(self, name) and name not in known:
+            raise TypeError(f"{what} name should be a string. Got {typename(name)}")
+        if "." in name:
+            raise KeyError(f'{what} name can\'t contain ".", got: {name}')
+        if name == "":
+            raise KeyError(f'{what} name can\'t be empty string ""')
+        if hasattr(self, name) and _WORDS.get(names.get(name, ""), " ")[0] != what:
             raise KeyError(f"attribute '{name}' already exists")
+        if value is not None:
+            value = _registrable(kind, f"object to {what} '{name}'", value, "required")
+        names[name] = kind
+        self.__dict__[name] = value
 
-    def add_module(self, name: str, module: Module) -> None:
+    def add_module(self, name: str, module: Module | None) -> None:
         """Make ``module`` a child under ``name``, like ``setattr`` but for any name."""
-        if not isinstance(module, Module):
+        if module is not None and not isinstance(module, Module):
             raise TypeError(f"{typename(module)} is not a Module subclass")
-        self._check_new_name("module", name, self._children())
-        self.__dict__[name] = module
+        self._register(_MODULE, name, module)
 
-    register_module = add_module
+    def register_module(self, name: str, module: Module | None) -> None:
+        """Do what :meth:`add_module` does."""
+        self.add_module(name, module)
 
-    def register_buffer(self, name: str, value: Any, persistent: bool = True) -> None:
-        """Make an array part of the state without training it; ``None`` is allowed.
+    def register_parameter(self, name: str, param: Parameter | None) -> None:
+        """Make ``param`` a parameter under ``name``; None keeps the name for one."""
+        self._register(_PARAMETER, name, param)
 
-        A buffer is an attribute, is converted by :meth:`double` and :meth:`float`, and stands in
-        :meth:`state_dict` if it is ``persistent``.
+    def register_buffer(self, name: str, tensor: Any, persistent: bool = True) -> None:
+        """Make an array part of the state without training it.
+
+        A buffer is an attribute, which may be assigned another array or None. :meth:`double` and
+        :meth:`float` convert it if it is floating-point, copies and pickles hold it, and
+        :meth:`state_dict` does if it is ``persistent``.
+
+        Parameters
+        ----------
+        name : str
+        tensor : numpy.ndarray or None
+            The array itself is kept, not a copy. A NumPy scalar becomes an array.
+        persistent : bool, default: True
+
+        Raises
+        ------
+        AttributeError
+            If ``Module.__init__`` has not been called.
+        KeyError
+            If the name is taken, empty, or has a dot.
+        TypeError
+            If ``tensor`` is no array of numbers, or the name no string.
+
+        Examples
+        --------
+        >>> import numpy as np, pyconv
+        >>> counter = pyconv.Module()
+        >>> counter.register_buffer("count", np.zeros((), np.int64))
+        >>> counter.count += 1
+        >>> counter.state_dict()
+        {'count': array(1)}
         """
-        names = self._own_buffers()
-        self._check_new_name("buffer", name, names)
-        self.__dict__[name] = None if value is None else as_array(value)
-        self.__dict__["_buffer_names"] = {**names, name: bool(persistent)}
+        self._register(_BUFFER if persistent else _UNSAVED, name, tensor)
 
     # ---- modes and conversions ----
 
@@ -296,23 +466,19 @@ class Module:
         return self
 
     def _convert_own(self, dtype: np.dtype[Any]) -> None:
-        self.__dict__.pop("_pullback", None)
+        self._forget()
         for parameter in self._own_parameters().values():
             parameter._set_dtype(dtype)
-        for name in self._own_buffers():
-            buffer = self.__dict__.get(name)
-            if buffer is not None and buffer.dtype.kind == "f":
-                self.__dict__[name] = cast(buffer, dtype)
+        for name, buffer in self._own_buffers().items():
+            if buffer.dtype.kind == "f":
+                setattr(self, name, cast(buffer, dtype))
 
     # ---- state ----
 
     def _own_state(self) -> dict[str, Array]:
+        unsaved = self._members(_UNSAVED)
         state = {name: p.data for name, p in self._own_parameters().items()}
-        for name, persistent in self._own_buffers().items():
-            if persistent and (buffer := self.__dict__.get(name)) is not None:
-                if not isinstance(buffer, np.ndarray):  # `self.count += 1` makes a scalar of 0-d
-                    buffer = self.__dict__[name] = np.asarray(buffer)
-                state[name] = buffer
+        state.update((k, v) for k, v in self._own_buffers().items() if k not in unsaved)
         return state
 
     def state_dict(self, prefix: str = "") -> dict[str, Array]:
@@ -358,34 +524,13 @@ class Module:
         TypeError
             If ``state_dict`` is not a mapping.
         """
-        if not isinstance(state_dict, Mapping):
-            raise TypeError(f"Expected state_dict to be dict-like, got {type(state_dict)}.")
-        targets = self.state_dict()
-        missing = [key for key in targets if key not in state_dict]
-        unexpected = [key for key in state_dict if key not in targets]
-        errors = []
-        if strict and missing:
-            errors.append(f"Missing key(s) in state_dict: {_quoted(missing)}. ")
-        if strict and unexpected:
-            errors.append(f"Unexpected key(s) in state_dict: {_quoted(unexpected)}. ")
-        staged = []
-        for key, target in targets.items():
-            if key in state_dict:
-                try:
-                    staged.append((target, _staged(key, state_dict[key], target)))
-                except ValueError as error:
-                    errors.append(str(error))
-        if errors:
-            text = "\n\t".join(errors)
-            raise RuntimeError(
-                f"Error(s) in loading state_dict for {type(self).__name__}:\n\t{text}"
-            )
-        for target, value in staged:
-            np.copyto(target, value)
-        return IncompatibleKeys(missing, unexpected)
+        return load_state(self, state_dict, strict)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in self._transient}
+        state = {k: v for k, v in self.__dict__.items() if k not in self._transient}
+        if "_registered" in state:
+            state["_registered"] = dict(state["_registered"])  # for copy.copy
+        return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -397,72 +542,29 @@ class Module:
         return ""
 
     def __repr__(self) -> str:
-        name = type(self).__name__
-        extra = self.extra_repr()
-        children = [f"({key}): {child!r}" for key, child in self._children().items()]
-        if not children and "\n" not in extra:
-            return f"{name}({extra})"
-        lines = ([extra] if extra else []) + children
-        body = "\n".join(lines).replace("\n", "\n  ")
-        return f"{name}(\n  {body}\n)"
+        children = [f"({key}): {child!r}" for key, child in self._members(_MODULE).items()]
+        return tree(type(self).__name__, self.extra_repr(), children)
 
 
-class VjpModule(Module):
-    """A module that defines ``_vjp``; ``vjp``, ``forward`` and ``backward`` follow from it.
-
-    In training mode ``forward`` keeps the pullback of its call, in eval mode it keeps nothing.
-    """
-
-    _pullback: Callable[..., Any] | None
-
-    def _vjp(self, input: Any) -> tuple[Any, Callable[..., Any]]:
-        raise NotImplementedError
-
-    def _eval(self, input: Any) -> Any:
-        return self._vjp(input)[0]
-
-    def vjp(self, input: ArrayLike) -> tuple[Any, Callable[..., Any]]:
-        """Return the output and its pullback; touches no saved state, works in any mode.
-
-        ``pullback(grad_output, input_grad=True)`` returns the gradient with respect to the input,
-        or None with ``input_grad=False``, and adds to the parameters' gradients.
-        """
-        return self._vjp(input)
-
-    def forward(self, input: ArrayLike) -> Any:
-        """Return the output; in training mode keep what ``backward`` needs."""
-        if not self.training:
-            self._pullback = None
-            return self._eval(input)
-        # A subclass whose forward calls this one has Module.vjp, which would come back here.
-        vjp = self._vjp if type(self).vjp is Module.vjp else self.vjp
-        output, self._pullback = vjp(input)
-        return output
-
-    def backward(self, grad_output: ArrayLike, input_grad: bool = True) -> Any:
-        """Return the gradient with respect to the last training-mode input.
-
-        Adds to the gradients of the parameters. With ``input_grad=False`` the gradient with respect
-        to the input is not computed and None is returned.
-        """
-        pullback = self.__dict__.get("_pullback")
-        if pullback is None:
-            raise RuntimeError(
-                f"{self._label()}: backward needs a forward in training mode before it"
-            )
-        return pullback(grad_output, input_grad)
-
-    def _label(self) -> str:
-        """The module's name in error messages."""
-        return type(self).__name__
+def tree(name: str, extra: str, children: list[str]) -> str:
+    """A module's text, its children below it and to the right, as torch prints them."""
+    if not children and "\n" not in extra:
+        return f"{name}({extra})"
+    lines = ([extra] if extra else []) + children
+    body = "\n".join(lines).replace("\n", "\n  ")
+    return f"{name}(\n  {body}\n)"
 
 
-def call_vjp(module: Module, *args: Any) -> tuple[Any, Callable[..., Any]]:
-    """``module.vjp(*args)``, with a forward or backward put on the object itself honoured."""
-    names = module.__dict__
-    if "vjp" not in names and ("forward" in names or "backward" in names):
-        return Module.vjp(module, *args)
-    return module.vjp(*args)
+def _registrable(kind: str, place: str, value: Any, verb: str) -> Any:
+    """``value`` as an attribute of a kind, or torch's TypeError."""
+    if kind in (_BUFFER, _UNSAVED):
+        if hasattr(value, "__array__") or hasattr(value, "__dlpack__"):
+            array = as_array(value)
+            if array.dtype.kind in "biufc":
+                return array
+    elif isinstance(value, Module if kind == _MODULE else Parameter):
+        return value
+    raise TypeError(f"cannot assign '{typename(value)}' {place} ({_WORDS[kind][2]} or None {verb})")
 
 
 def typename(value: Any) -> str:
@@ -470,25 +572,5 @@ def typename(value: Any) -> str:
     return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__name__}"
 
 
-def _quoted(keys: list[str]) -> str:
-    return ", ".join(f'"{key}"' for key in keys)
-
-
-def _staged(key: str, value: Any, target: Array) -> Array:
-    """A copy of ``value`` that is certain to fit into ``target``; ValueError with the reason."""
-    what = f'While copying the parameter named "{key}"'
-    try:
-        array = as_array(value)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{what}: {error}") from None
-    if array.dtype.kind not in "biuf":
-        raise ValueError(f"{what}: expected an array of real numbers, got dtype {array.dtype}")
-    if array.shape != target.shape:
-        raise ValueError(
-            f"size mismatch for {key}: copying a param with shape {array.shape} from checkpoint, "
-            f"the shape in current model is {target.shape}."
-        )
-    if not target.flags.writeable:
-        raise ValueError(f"{what}: the array in current model is read-only")
-    with quiet():
-        return np.array(array, dtype=target.dtype)
+def _joined(prefix: str, name: str) -> str:
+    return f"{prefix}.{name}" if prefix else name

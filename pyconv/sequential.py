@@ -1,24 +1,120 @@
-"""Sequential: a chain of modules, and the one container there is."""
+"""Modules in a line: Sequential, a chain that computes, and ModuleList, a list that does not."""
 
 from __future__ import annotations
 
 import operator
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pyconv._arrays import as_int
-from pyconv.module import Module, VjpModule, call_vjp, typename
+from pyconv._vjp import VjpModule, call_vjp
+from pyconv.module import Module, tree, typename
 
 if TYPE_CHECKING:
     from typing import Self
 
     from numpy.typing import ArrayLike
 
-__all__ = ["Sequential"]
+__all__ = ["ModuleList", "Sequential"]
 
 
-class Sequential(VjpModule):
+class ModuleLine(Module):
+    """A module whose children stand in a line: what Sequential, ModuleList and Concat share."""
+
+    def add_module(self, name: str, module: Module | None) -> None:
+        """Put a module at the end, or in place of the one with that name."""
+        if module is None:
+            raise TypeError(f"{typename(module)} is not a Module subclass")
+        super().add_module(name, module)
+
+    def _add_all(self, modules: Sequence[Module | OrderedDict[str, Module]]) -> None:
+        """Fill an empty line with modules, or with those of one OrderedDict."""
+        if len(modules) == 1 and isinstance(modules[0], OrderedDict):
+            named = list(modules[0].items())
+        else:
+            named = [(str(i), m) for i, m in enumerate(modules)]  # type: ignore[misc]
+        for name, module in named:
+            self.add_module(name, module)
+
+    def _set_children(self, children: Iterable[tuple[str, Module]]) -> None:
+        children = list(children)
+        for name in self._children():
+            delattr(self, name)
+        for name, module in children:
+            self.add_module(name, module)
+
+    def _name_at(self, index: Any) -> str:
+        names = list(self._children())
+        i = as_int(type(self).__name__, "index", index)
+        if not -len(names) <= i < len(names):
+            raise IndexError(f"index {i} is out of range")
+        return names[i]
+
+    def __len__(self) -> int:
+        return len(self._children())
+
+    def __iter__(self) -> Iterator[Module]:
+        return iter(self._children().values())
+
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return self._slice(OrderedDict(list(self._children().items())[index]))
+        return getattr(self, self._name_at(index))
+
+    def _slice(self, children: OrderedDict[str, Module]) -> Any:
+        """A new one of this kind, of some of the children."""
+        raise NotImplementedError
+
+    def __setitem__(self, index: int, module: Module) -> None:
+        self.add_module(self._name_at(index), module)
+
+    def __delitem__(self, index: int | slice) -> None:
+        names = list(self._children())
+        gone = names[index] if isinstance(index, slice) else [self._name_at(index)]
+        left = [child for name, child in self._children().items() if name not in gone]
+        self._set_children((str(i), child) for i, child in enumerate(left))
+
+    def append(self, module: Module) -> Self:
+        """Add a module at the end, under the number of its place."""
+        self.add_module(str(len(self)), module)
+        return self
+
+    def insert(self, index: int, module: Module) -> Self:
+        """Put a module before the one at ``index``; the numbers of the later ones move up."""
+        if not isinstance(module, Module):
+            raise TypeError(f"{typename(module)} is not a Module subclass")
+        n = len(self)
+        i = as_int(type(self).__name__, "index", index)
+        if not -n <= i <= n:
+            raise IndexError(f"Index out of range: {i}")
+        children = list(self._children().values())
+        children.insert(i, module)
+        names = list(self._children())
+        if names != [str(k) for k in range(n)]:
+            raise ValueError(f"{type(self).__name__}: insert needs children without names, {names}")
+        self._set_children((str(k), child) for k, child in enumerate(children))
+        return self
+
+    def extend(self, modules: Iterable[Module]) -> Self:
+        """Append all modules of an iterable."""
+        if not isinstance(modules, Iterable):
+            raise TypeError(
+                f"{type(self).__name__}.extend should be called with an iterable, "
+                f"but got {typename(modules)}"
+            )
+        for module in list(modules):
+            self.append(module)
+        return self
+
+    def pop(self, key: int | slice) -> Any:
+        """Remove the module, or the slice, and return it."""
+        found = self[key]
+        del self[key]
+        return found
+
+
+class Sequential(ModuleLine, VjpModule):
     """A chain of modules: each gets the output of the one before.
 
     ``Sequential(a, b)`` names its children ``'0'``, ``'1'``; an ``OrderedDict`` of modules brings
@@ -57,12 +153,7 @@ class Sequential(VjpModule):
 
     def __init__(self, *args: Module | OrderedDict[str, Module]) -> None:
         super().__init__()
-        if len(args) == 1 and isinstance(args[0], OrderedDict):
-            named = list(args[0].items())
-        else:
-            named = [(str(i), m) for i, m in enumerate(args)]  # type: ignore[misc]
-        for name, module in named:
-            self.add_module(name, module)
+        self._add_all(args)
 
     def _eval(self, input: Any) -> Any:
         output = input
@@ -87,72 +178,8 @@ class Sequential(VjpModule):
 
         return output, pull_all
 
-    # ---- as a list ----
-
-    def _set_children(self, children: Iterable[tuple[str, Module]]) -> None:
-        for name in self._children():
-            del self.__dict__[name]
-        self.__dict__.update(children)
-
-    def _name_at(self, index: Any) -> str:
-        names = list(self._children())
-        i = as_int(type(self).__name__, "index", index)
-        if not -len(names) <= i < len(names):
-            raise IndexError(f"index {i} is out of range")
-        return names[i]
-
-    def __len__(self) -> int:
-        return len(self._children())
-
-    def __iter__(self) -> Iterator[Module]:
-        return iter(self._children().values())
-
-    def __getitem__(self, index: int | slice) -> Any:
-        if isinstance(index, slice):
-            return type(self)(OrderedDict(list(self._children().items())[index]))
-        return self.__dict__[self._name_at(index)]
-
-    def __setitem__(self, index: int, module: Module) -> None:
-        self.add_module(self._name_at(index), module)
-
-    def __delitem__(self, index: int | slice) -> None:
-        names = list(self._children())
-        gone = names[index] if isinstance(index, slice) else [self._name_at(index)]
-        left = [child for name, child in self._children().items() if name not in gone]
-        self._set_children((str(i), child) for i, child in enumerate(left))
-
-    def append(self, module: Module) -> Self:
-        """Add a module at the end, under the number of its place."""
-        self.add_module(str(len(self)), module)
-        return self
-
-    def insert(self, index: int, module: Module) -> Self:
-        """Put a module before the one at ``index``; the numbers of the later ones move up."""
-        if not isinstance(module, Module):
-            raise TypeError(f"{typename(module)} is not a Module subclass")
-        n = len(self)
-        i = as_int(type(self).__name__, "index", index)
-        if not -n <= i <= n:
-            raise IndexError(f"Index out of range: {i}")
-        children = list(self._children().values())
-        children.insert(i, module)
-        names = list(self._children())
-        if names != [str(k) for k in range(n)]:
-            raise ValueError(f"{type(self).__name__}: insert needs children without names, {names}")
-        self._set_children((str(k), child) for k, child in enumerate(children))
-        return self
-
-    def extend(self, modules: Iterable[Module]) -> Self:
-        """Append all modules of a Sequential, or of any iterable."""
-        for module in list(modules):
-            self.append(module)
-        return self
-
-    def pop(self, key: int | slice) -> Any:
-        """Remove the module, or the slice, and return it."""
-        found = self[key]
-        del self[key]
-        return found
+    def _slice(self, children: OrderedDict[str, Module]) -> Sequential:
+        return type(self)(children)
 
     def __add__(self, other: Sequential) -> Sequential:
         if not isinstance(other, Sequential):
@@ -189,3 +216,61 @@ class Sequential(VjpModule):
         if n <= 0:
             raise ValueError(f"Non-positive multiplication factor {n} for {type(self)}")
         return n
+
+
+class ModuleList(ModuleLine):
+    """A list of modules whose parameters are seen; it computes nothing.
+
+    Parameters
+    ----------
+    modules : iterable of Module, optional
+
+    Raises
+    ------
+    TypeError
+        If something other than a module is given.
+    IndexError
+        If an index is out of range.
+    NotImplementedError
+        If it is called: call its modules.
+
+    Examples
+    --------
+    >>> import pyconv
+    >>> layers = pyconv.ModuleList([pyconv.ReLU(), pyconv.ReLU(), pyconv.Flatten()])
+    >>> layers
+    ModuleList(
+      (0-1): 2 x ReLU()
+      (2): Flatten(start_dim=1, end_dim=-1)
+    )
+    >>> len(layers[1:])
+    2
+    """
+
+    def __init__(self, modules: Iterable[Module] | None = None) -> None:
+        super().__init__()
+        if modules is not None:
+            self.extend(modules)
+
+    def _slice(self, children: OrderedDict[str, Module]) -> ModuleList:
+        return type(self)(children.values())
+
+    def __add__(self, other: Iterable[Module]) -> ModuleList:
+        return ModuleList([*self, *other])
+
+    def __iadd__(self, other: Iterable[Module]) -> Self:
+        return self.extend(other)
+
+    def __repr__(self) -> str:
+        blocks: list[list[Any]] = []  # text, first and last index of equal modules in a row
+        for i, child in enumerate(self):
+            text = repr(child)
+            if blocks and blocks[-1][0] == text:
+                blocks[-1][2] = i
+            else:
+                blocks.append([text, i, i])
+        lines = [
+            f"({i}): {text}" if i == last else f"({i}-{last}): {last - i + 1} x {text}"
+            for text, i, last in blocks
+        ]
+        return tree(type(self).__name__, "", lines)

@@ -10,7 +10,8 @@ import numpy as np
 
 from pyconv import functional
 from pyconv._arrays import as_array
-from pyconv.module import Module, call_vjp
+from pyconv._vjp import call_vjp
+from pyconv.module import Module
 
 if TYPE_CHECKING:
     from pyconv._arrays import Array
@@ -184,13 +185,13 @@ def _backward_of(function: Any) -> Callable[..., Any]:
             f"gradcheck: {function!r} is no function of pyconv.functional with a backward; "
             "give a pair (forward, backward)"
         )
-    if name in ("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "batch_norm"):
+    if name in ("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "batch_norm", "pad"):
         adapted: Callable[..., Any] = globals()[f"_{name}"]
         return adapted
-    if name in ("cross_entropy", "mse_loss"):
+    if name in ("cross_entropy", "mse_loss", "binary_cross_entropy_with_logits"):
         return lambda grad, x, t, **options: (backward(grad, x, t, **options), None)
-    if name == "relu":
-        return lambda grad, x: backward(grad, x)
+    if name in ("relu", "leaky_relu", "sigmoid", "tanh", "softmax", "log_softmax"):
+        return lambda grad, x, *args, **options: backward(grad, x, *args, **options)
 
     def weighted(grad: Array, x: Any, w: Any, b: Any = None, **options: Any) -> tuple[Any, ...]:
         grads: tuple[Any, ...] = backward(grad, x, w, **options)
@@ -211,6 +212,10 @@ def _avg_pool2d(grad: Array, x: Array, *args: Any, **options: Any) -> Array:
 
 def _adaptive_avg_pool2d(grad: Array, x: Array, output_size: Any) -> Array:
     return functional.adaptive_avg_pool2d_backward(grad, x.shape)
+
+
+def _pad(grad: Array, x: Array, pad: Any, mode: str = "constant", value: Any = None) -> Array:
+    return functional.pad_backward(grad, x.shape, pad, mode)
 
 
 def _batch_norm(

@@ -26,6 +26,15 @@ SIGNATURES = {
     "momentum=0.1, eps=1e-05",
     "cross_entropy": "input, target, weight=None, size_average=None, ignore_index=-100, "
     "reduce=None, reduction='mean', label_smoothing=0.0",
+    "binary_cross_entropy_with_logits": "input, target, weight=None, size_average=None, "
+    "reduce=None, reduction='mean', pos_weight=None",
+    "dropout": "input, p=0.5, training=True, inplace=False, *, rng=None",
+    "leaky_relu": "input, negative_slope=0.01, inplace=False",
+    "log_softmax": "input, dim=None, _stacklevel=3, dtype=None",
+    "pad": "input, pad, mode='constant', value=None",
+    "sigmoid": "input",
+    "softmax": "input, dim=None, _stacklevel=3, dtype=None",
+    "tanh": "input",
     "mse_loss": "input, target, size_average=None, reduce=None, reduction='mean', weight=None",
     "conv1d_backward": "grad_output, input, weight, *, stride=1, padding=0, dilation=1, groups=1, "
     "output_mask=(True, True, True)",
@@ -43,6 +52,14 @@ SIGNATURES = {
     "training=False, eps=1e-05, *, output_mask=(True, True, True)",
     "cross_entropy_backward": "grad_output, input, target, weight=None, size_average=None, "
     "ignore_index=-100, reduce=None, reduction='mean', label_smoothing=0.0",
+    "binary_cross_entropy_with_logits_backward": "grad_output, input, target, weight=None, "
+    "size_average=None, reduce=None, reduction='mean', pos_weight=None",
+    "leaky_relu_backward": "grad_output, input, negative_slope=0.01",
+    "log_softmax_backward": "grad_output, input, dim=None, _stacklevel=3, dtype=None",
+    "pad_backward": "grad_output, input_shape, pad, mode='constant'",
+    "sigmoid_backward": "grad_output, input",
+    "softmax_backward": "grad_output, input, dim=None, _stacklevel=3, dtype=None",
+    "tanh_backward": "grad_output, input",
     "mse_loss_backward": "grad_output, input, target, reduction='mean', *, weight=None",
 }
 

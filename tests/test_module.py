@@ -15,6 +15,7 @@ class Scale(pyconv.Module):
     """A user's layer with a parameter, a forward and a backward."""
 
     def __init__(self, channels):
+        super().__init__()
         self.factor = pyconv.Parameter(np.full((channels, 1, 1), 2.0, np.float32))
 
     def forward(self, x):
@@ -146,6 +147,12 @@ def test_an_own_parameter_copies_and_converts():
 
 
 # ---- what a module consists of ----
+
+
+def test_no_parameter_is_missed_while_nobody_holds_the_handles():
+    net = pyconv.Sequential(*(conv() for _ in range(5)))
+    assert sum(1 for _ in net.parameters()) == 10
+    assert sum(1 for _ in net.named_parameters(recurse=True)) == 10
 
 
 def test_names_run_over_attributes_in_their_order():
@@ -479,6 +486,7 @@ def test_a_nested_module_prints_as_a_tree():
 def test_extra_repr_stands_before_the_children():
     class Described(pyconv.Module):
         def __init__(self):
+            super().__init__()
             self.inner = pyconv.ReLU()
 
         def extra_repr(self):
@@ -498,12 +506,14 @@ def test_a_users_layer_is_trained_inside_a_sequential():
 
 def test_forward_and_backward_missing():
     module = pyconv.Module()
-    with pytest.raises(NotImplementedError, match="Module has no forward"):
+    with pytest.raises(
+        NotImplementedError, match=r"Module \[Module\] is missing the required \"forward\" function"
+    ):
         module(1)
     net = Net()
     y, pullback = net.vjp(images(1, 1, 3, 3))
     assert y.shape == (1, 3)
-    with pytest.raises(NotImplementedError, match="Net has no backward"):
+    with pytest.raises(NotImplementedError, match=r"Net has no backward, .* pyconv.interop"):
         pullback(y)
 
 

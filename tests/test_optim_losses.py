@@ -390,6 +390,7 @@ class Wrong(pyconv.Module):
     """A square whose gradient is wrong in one element, by a little."""
 
     def __init__(self, factor=1.01):
+        super().__init__()
         self.factor = factor
         self.scale = pyconv.Parameter([1.0, 2.0])
 

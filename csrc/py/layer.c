@@ -30,6 +30,7 @@ void pc_layer_forget(pc_layer *layer)
 {
     PyObject *forgotten = layer->saved.array;
     layer->saved = (pc_saved){.array = NULL};
+    layer->calls = 0;
     Py_XDECREF(forgotten); /* last: it may run any Python code */
 }
 
@@ -105,6 +106,8 @@ PyObject *pc_layer_forward(PyObject *self, PyObject *const *args, Py_ssize_t cou
         /* In eval mode this forgets what an earlier forward left: a backward now would belong to nothing. */
         PyObject *forgotten = layer->saved.array;
         layer->saved = saved;
+        layer->calls = saved.rank == 0 ? 0 : layer->answered ? 1 : layer->calls + 1;
+        layer->answered = false;
         Py_XDECREF(forgotten);
     }
     return output;
@@ -119,7 +122,14 @@ static bool is_own_forward(PyObject *forward, PyObject *self)
 
 static PyObject *layer_vectorcall(PyObject *self, PyObject *const *args, size_t flags_and_count, PyObject *names)
 {
-    PyObject *forward = PyObject_GetAttr(self, ((pc_layer *)self)->state->forward_name);
+    pc_layer *layer = (pc_layer *)self;
+    if (layer->watched) {
+        PyObject *watched = PyObject_GetAttr(self, layer->state->watched_name);
+        PyObject *output = watched ? PyObject_Vectorcall(watched, args, flags_and_count, names) : NULL;
+        Py_XDECREF(watched);
+        return output;
+    }
+    PyObject *forward = PyObject_GetAttr(self, layer->state->forward_name);
     if (!forward) {
         return NULL;
     }
@@ -159,7 +169,24 @@ static PyObject *layer_backward(PyObject *self, PyObject *const *args, Py_ssize_
                      layer->training ? "call the layer first" : "in eval mode nothing is kept for it, but vjp works");
         return NULL;
     }
-    return pc_layer_pull(layer, &layer->saved, "backward", args, count, names);
+    if (layer->answered && layer->calls > 1) {
+        PyErr_Format(PyExc_RuntimeError,
+                     "%s: backward was called again after %lld forwards, and only knows the last of them; use "
+                     "`y, pullback = layer.vjp(x)`, which gives each call a pullback of its own",
+                     layer->name, (long long)layer->calls);
+        return NULL;
+    }
+    PyObject *gradient = pc_layer_pull(layer, &layer->saved, "backward", args, count, names);
+    if (gradient) {
+        layer->answered = true;
+    }
+    return gradient;
+}
+
+static PyObject *layer_forget(PyObject *self, PyObject *Py_UNUSED(unused))
+{
+    pc_layer_forget((pc_layer *)self);
+    Py_RETURN_NONE;
 }
 
 PyObject *pc_layer_vjp(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names)
@@ -211,6 +238,20 @@ static PyObject *get_training(PyObject *self, void *Py_UNUSED(closure))
     return pc_layer_check(layer) ? PyBool_FromLong(layer->training) : NULL;
 }
 
+static PyObject *get_watched(PyObject *self, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(((pc_layer *)self)->watched);
+}
+
+static int set_watched(PyObject *self, PyObject *value, void *Py_UNUSED(closure))
+{
+    if (!value) {
+        PyErr_SetString(PyExc_AttributeError, "_watched cannot be deleted");
+        return -1;
+    }
+    return pc_parse_truth(value, &((pc_layer *)self)->watched) ? 0 : -1;
+}
+
 static int set_training(PyObject *self, PyObject *value, void *Py_UNUSED(closure))
 {
     pc_layer *layer = (pc_layer *)self;
@@ -236,11 +277,13 @@ static PyMethodDef methods[] = {
     {"vjp", PC_FASTCALL(pc_layer_vjp), METH_FASTCALL | METH_KEYWORDS, vjp_doc},
     {"backward", PC_FASTCALL(layer_backward), METH_FASTCALL | METH_KEYWORDS, backward_doc},
     {"output_shape", layer_output_shape, METH_O, output_shape_doc},
+    {"_forget", layer_forget, METH_NOARGS, "Drop what the last forward kept for backward."},
     {NULL, NULL, 0, NULL},
 };
 
 static PyGetSetDef getset[] = {
     {"training", get_training, set_training, "Does forward keep what backward needs?", NULL},
+    {"_watched", get_watched, set_watched, "Do calls go through _watched_call?", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

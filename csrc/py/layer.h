@@ -50,6 +50,9 @@ struct pc_layer {
     const pc_layer_kind *kind;
     bool ready; /* __init__ has succeeded once */
     bool training;
+    bool watched;  /* Python wants to see each call: hooks. The call goes to _watched_call, which calls forward */
+    bool answered; /* backward has been called since the last forward */
+    int64_t calls; /* training-mode forwards since the last one that was answered */
     pc_saved saved;
     char name[PC_LAYER_NAME]; /* for messages: "Conv2d(3, 16)" */
 };

@@ -83,10 +83,11 @@ static int execute(PyObject *module)
         return -1;
     }
     state->forward_name = PyUnicode_InternFromString("forward");
-    if (!state->forward_name || pc_add_threads(module, state) < 0 || pc_add_pullback(module, state) < 0 ||
-        pc_add_layers(module, state) < 0 || pc_add_convs(module, state) < 0 || pc_add_pools(module, state) < 0 ||
-        pc_add_adaptive(module, state) < 0 || pc_add_norm(module, state) < 0 || pc_add_relu(module, state) < 0 ||
-        pc_add_functional(module) < 0 || pc_add_limits(module) < 0) {
+    state->watched_name = PyUnicode_InternFromString("_watched_call");
+    if (!state->forward_name || !state->watched_name || pc_add_threads(module, state) < 0 ||
+        pc_add_pullback(module, state) < 0 || pc_add_layers(module, state) < 0 || pc_add_convs(module, state) < 0 ||
+        pc_add_pools(module, state) < 0 || pc_add_adaptive(module, state) < 0 || pc_add_norm(module, state) < 0 ||
+        pc_add_relu(module, state) < 0 || pc_add_functional(module) < 0 || pc_add_limits(module) < 0) {
         return -1;
     }
     return 0;
@@ -100,6 +101,7 @@ static int traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->pullback);
     Py_VISIT(state->num_threads_var);
     Py_VISIT(state->forward_name);
+    Py_VISIT(state->watched_name);
     return 0;
 }
 
@@ -111,6 +113,7 @@ static int clear(PyObject *module)
     Py_CLEAR(state->pullback);
     Py_CLEAR(state->num_threads_var);
     Py_CLEAR(state->forward_name);
+    Py_CLEAR(state->watched_name);
     return 0;
 }
 

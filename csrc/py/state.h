@@ -14,6 +14,7 @@ typedef struct {
     PyObject *num_threads_var; /* ContextVar; None means: the process-wide number */
     atomic_int num_threads;    /* process-wide */
     PyObject *forward_name;    /* the interned string "forward" */
+    PyObject *watched_name;    /* the interned string "_watched_call" */
 } pc_state;
 
 extern struct PyModuleDef pc_module;

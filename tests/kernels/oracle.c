@@ -49,6 +49,14 @@ int64_t oracle_layout(const char *what)
     PLACE(pc_pool_args, work)
     PLACE(pc_pairs_args, indices)
     PLACE(pc_pairs_args, strange)
+    SIZE(pc_map_args)
+    SIZE(pc_row_args)
+    SIZE(pc_norm_sums_args)
+    SIZE(pc_norm_map_args)
+    PLACE(pc_map_args, count)
+    PLACE(pc_row_args, accumulate)
+    PLACE(pc_norm_sums_args, count)
+    PLACE(pc_norm_map_args, count)
     SIZE(pc_kernels)
     PLACE(pc_chains_args, rounds)
     SIZE(pc_isa)
@@ -193,6 +201,76 @@ int64_t oracle_pool_hammer(run_function run, int64_t repeats, int most)
 }
 
 #else /* one dtype */
+
+void NAME(norm_map)(const pc_norm_map_args *a, int fused)
+{
+    for (int64_t e = 0; e < a->count; e++) {
+        const T x = ((const T *)a->in)[e] - (T)a->mean, scaled = x * (T)a->scale;
+        T y = fused ? FMA(x, (T)a->scale, (T)a->shift) : scaled + (T)a->shift;
+        if (a->more) {
+            const T z = ((const T *)a->more)[e], product = z * (T)a->more_scale;
+            y = fused ? FMA(z, (T)a->more_scale, y) : product + y;
+        }
+        ((T *)a->out)[e] = y;
+    }
+}
+
+/* The contracts of batch normalisation. */
+void NAME(norm_sums)(const pc_norm_sums_args *a, int fused)
+{
+    const int64_t lanes = 128 / (int64_t)sizeof(T), size = a->rows > 1 ? a->count : 16 * lanes;
+    for (int64_t block = 0; block < a->count; block += size) {
+        const int64_t end = block + size < a->count ? block + size : a->count;
+        for (int64_t j = 0; j < lanes; j++) {
+            T s = 0, q = 0;
+            for (int64_t r = 0; r < a->rows; r++) {
+                for (int64_t e = block + j; e < end; e += lanes) {
+                    const T du = ((const T *)a->u)[r * a->u_step + e] - (T)a->u0;
+                    const T dv = ((const T *)a->v)[r * a->v_step + e] - (T)a->v0;
+                    const T product = du * dv;
+                    s += du;
+                    q = fused ? FMA(du, dv, q) : product + q;
+                }
+            }
+            a->sums[j] += s;
+            a->sums[lanes + j] += q;
+        }
+    }
+}
+
+void NAME(row_sums)(const pc_row_args *a)
+{
+    for (int64_t q = 0; q < a->columns; q++) {
+        T sum = a->accumulate ? ((T *)a->out)[q] : 0;
+        for (int64_t r = 0; r < a->rows; r++) {
+            sum += ((const T *)a->in)[r * a->step + q];
+        }
+        ((T *)a->out)[q] = sum;
+    }
+}
+
+void NAME(relu_backward)(const pc_map_args *a)
+{
+    for (int64_t q = 0; q < a->count; q++) {
+        const int passes = a->in ? !(((const T *)a->in)[q] <= 0) : a->bits[q / 64] >> q % 64 & 1;
+        ((T *)a->out)[q] = passes ? ((const T *)a->grad)[q] : 0;
+    }
+}
+
+/* The contracts of the maps. */
+void NAME(relu_forward)(const pc_map_args *a)
+{
+    for (int64_t q = 0; q < a->count; q++) {
+        const T x = ((const T *)a->in)[q];
+        ((T *)a->out)[q] = x < 0 ? 0 : x;
+        if (a->bits && q % 64 == 0) {
+            a->bits[q / 64] = 0;
+        }
+        if (a->bits && !(x <= 0)) {
+            a->bits[q / 64] |= (uint64_t)1 << q % 64;
+        }
+    }
+}
 
 /* The contract of conv_tile in kernels.h. `fused` is false for an ISA without fused multiply-add. */
 void NAME(conv_tile)(const pc_tile_args *a, int fused)
