@@ -108,12 +108,12 @@ static void run_planes(void *context, int index, int count)
     }
 }
 
-pc_status pc_adaptive_begin(const pc_adaptive_geom *geom, bool backward, pc_dtype dtype, int threads, pc_call *call,
-                            pc_error *error)
+pc_status pc_adaptive_begin(const pc_adaptive_geom *geom, bool backward, const pc_tensor *in, pc_dtype dtype,
+                            int threads, pc_call *call, pc_error *error)
 {
     if (is_regular(geom)) {
         const pc_pool_geom pool = pool_of(geom);
-        return pc_pool_begin(&pool, backward ? PC_AVG_BACKWARD : PC_AVG_FORWARD, dtype, threads, call, error);
+        return pc_pool_begin(&pool, backward ? PC_AVG_BACKWARD : PC_AVG_FORWARD, in, dtype, threads, call, error);
     }
     const double work =
         (double)geom->n * (double)geom->c * ((double)geom->ih * (double)geom->iw + (double)geom->oh * (double)geom->ow);

@@ -98,8 +98,9 @@ void pc_avg_pool_backward(const pc_pool_geom *geom, void *grad_in, const pc_tens
 
 /* ---- adaptive average pool: sum / height / width of each window (sum / area where there is one window) ---- */
 
-pc_status pc_adaptive_begin(const pc_adaptive_geom *geom, bool backward, pc_dtype dtype, int threads, pc_call *call,
-                            pc_error *error);
+/* `in` is what the pass reads: the input, or the output's gradient. */
+pc_status pc_adaptive_begin(const pc_adaptive_geom *geom, bool backward, const pc_tensor *in, pc_dtype dtype,
+                            int threads, pc_call *call, pc_error *error);
 void pc_adaptive_forward(const pc_adaptive_geom *geom, void *out, const pc_tensor *in, pc_call *call);
 void pc_adaptive_backward(const pc_adaptive_geom *geom, void *grad_in, const pc_tensor *grad_out, pc_call *call);
 

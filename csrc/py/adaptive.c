@@ -105,7 +105,7 @@ static PyObject *run(pc_state *state, const pc_adaptive_geom *geom, bool backwar
     pc_run call;
     pc_error error;
     bool good = result && pc_input_read(from, dtype, who, &tensor);
-    pc_status status = good ? pc_adaptive_begin(geom, backward, dtype, threads, &call.call, &error) : PC_OK;
+    pc_status status = good ? pc_adaptive_begin(geom, backward, &tensor, dtype, threads, &call.call, &error) : PC_OK;
     if (status != PC_OK) {
         good = pc_raise(who, status, &error);
     }
