@@ -33,6 +33,12 @@
 #undef PC_SYMBOL
 #undef PC_LOCAL
 
+#define PC_DENSE_VECTORS_ALL                                                                                           \
+    {                                                                                                                  \
+        PC_DENSE_VECTORS(1), PC_DENSE_VECTORS(2), PC_DENSE_VECTORS(3), PC_DENSE_VECTORS(4), PC_DENSE_VECTORS(5),       \
+            PC_DENSE_VECTORS(6), PC_DENSE_VECTORS(7), PC_DENSE_VECTORS(8)                                              \
+    }
+
 extern const pc_isa PC_SUFFIX(pc_isa);
 const pc_isa PC_SUFFIX(pc_isa) = {
     .name = PC_QUOTE(PC_ISA),
@@ -42,6 +48,8 @@ const pc_isa PC_SUFFIX(pc_isa) = {
             .lanes = VF32_LANES,
             .tile_rows = PC_TILE_ROWS,
             .tile_columns = PC_TILE_VECTORS * VF32_LANES,
+            .dense_rows = PC_DENSE_ROWS,
+            .dense_vectors = PC_DENSE_VECTORS_ALL,
 #define PC_KERNEL(name, f32, f64, args) .name = PC_SUFFIX(f32),
 #include "kernels/kernels.def"
 #undef PC_KERNEL
@@ -51,6 +59,8 @@ const pc_isa PC_SUFFIX(pc_isa) = {
             .lanes = VF64_LANES,
             .tile_rows = PC_TILE_ROWS,
             .tile_columns = PC_TILE_VECTORS * VF64_LANES,
+            .dense_rows = PC_DENSE_ROWS,
+            .dense_vectors = PC_DENSE_VECTORS_ALL,
 #define PC_KERNEL(name, f32, f64, args) .name = PC_SUFFIX(f64),
 #include "kernels/kernels.def"
 #undef PC_KERNEL

@@ -10,18 +10,56 @@
 
 #include "base/base.h"
 
-/* conv_tile: a register tile, the one inner loop of all convolution passes.
+/* pack_scalars: scalars in the order in which dense_tile reads them.
+ *
+ *     to[(c*steps + k)*dense_rows + p] = from[c*channel_step + p*row_step + k]     for c < channels, k < steps, p < rows
+ *
+ * What lies between may be written, and up to a vector behind the last. 1 <= rows <= dense_rows. */
+typedef struct {
+    void *to;         /* T */
+    const void *from; /* T */
+    int64_t channels, steps, rows;
+    int64_t channel_step, row_step;
+} pc_pack_args;
+
+/* pack_columns: the columns of a tile, side by side, in the order of its steps.
+ *
+ *     for s = 0, 1, ... < outer*count + rest, with o = s / count, k = s % count:
+ *         for i < parts, from part_to[i] up to part_to[i+1] (the last one: up to width), in this order:
+ *             to[s*width + part_to[i] + q] = from[o*from_outer + list[k] + part_from[i] + q]
+ *
+ * `width` is whole vectors, part_to[0] is 0. Each part is read as if it went on to `width`, and up to a vector more;
+ * up to a vector behind the last step may be written. */
+typedef struct {
+    void *to;         /* T */
+    const void *from; /* T */
+    int64_t width;
+    int64_t outer, count, rest;
+    int64_t from_outer;
+    const int64_t *list;
+    int64_t parts;
+    const int64_t *part_to, *part_from;
+} pc_columns_args;
+
+/* copy_rows: to[j*to_step + i] = from[j*from_step + i*from_column] for j < rows, i < columns, all exactly. */
+typedef struct {
+    void *to;         /* T */
+    const void *from; /* T */
+    int64_t rows, columns;
+    int64_t to_step, from_step, from_column;
+} pc_copy_args;
+
+/* dense_tile: a register tile that runs along a row, the inner loop of forward and input gradient.
  *
  *     for p < rows, q < columns:
  *         acc = accumulate ? out[p*out_step + q] : init ? init[p*init_step] : 0
- *         for o < outer, r < row_count, t < col_count, in this order:
- *             acc = fma(vec [o*vec_outer  + vec_row[r]  + vec_col[t]  + q],
- *                       scal[o*scal_outer + scal_row[r] + scal_col[t] + p*scal_step], acc)
+ *         for s = 0, 1, ... < outer*count + rest, with o = s / count, k = s % count:
+ *             acc = fma(scal[s*dense_rows + p], vec[o*vec_outer + list[k] + q], acc)
  *         out[p*out_step + q] = acc
  *
- * `vec` is read in whole vectors: up to tile_columns(columns), rounded up to the vector length, must be readable
- * behind each offset. `scal` is read exactly. `out` is read and written exactly. 1 <= rows <= tile_rows and
- * 1 <= columns <= tile_columns of the table; the counts may be 0. Without FMA in the ISA, fma is a product and a sum. */
+ * `vec` is read in whole vectors: `columns`, rounded up to the vector length, must be readable behind each offset.
+ * `scal` is read exactly, `out` read and written exactly. 1 <= rows <= dense_rows of the table, columns >= 1,
+ * rest <= count; the counts may be 0. */
 typedef struct {
     void *out; /* T */
     int64_t out_step;
@@ -30,13 +68,10 @@ typedef struct {
     int64_t init_step;
     bool accumulate;
     const void *vec, *scal; /* T */
-    int64_t outer, vec_outer, scal_outer;
-    int64_t row_count, col_count;
-    const int64_t *vec_row, *vec_col;
-    const int64_t *scal_row, *scal_col;
-    int64_t scal_step;
-} pc_tile_args;
-
+    int64_t outer, count, rest;
+    int64_t vec_outer;
+    const int64_t *list;
+} pc_dense_args;
 /* weight_tile: the weight gradient's register tile. The vectors' lanes are output channels, the rows are weights.
  *
  *     for p < rows, q < vectors*lanes:
@@ -264,7 +299,9 @@ typedef struct {
 
 typedef struct {
     int64_t lanes;                   /* elements of a vector */
-    int64_t tile_rows, tile_columns; /* the most that conv_tile takes */
+    int64_t tile_rows, tile_columns; /* weight_tile: rows to do at a time, and the most columns */
+    int64_t dense_rows;              /* the most that dense_tile takes, */
+    int64_t dense_vectors[8];        /* and how many vectors of columns it does at a time for 1, 2, ... rows */
 #define PC_KERNEL(name, f32, f64, args) void (*name)(const args *);
 #include "kernels/kernels.def"
 #undef PC_KERNEL

@@ -27,10 +27,8 @@
  * wholly outside (`exact`), and the outside ones are left out. */
 #include "base/checked.h"
 #include "base/pool.h"
-#include "isa/dispatch.h"
-#include "ops/call.h"
 #include "ops/conv_rows.h"
-#include "ops/sweep.h"
+#include "ops/dense.h"
 
 enum {
     GRAIN = 1 << 20,        /* multiply-adds below which a second thread costs more than it brings */
@@ -38,258 +36,7 @@ enum {
     WIDE_PADDING = 4        /* from here on a forward pass asks whether taps in padding may be left out */
 };
 
-/* What both passes share, and what their names for it are. */
-typedef struct {
-    const pc_conv_geom *geom;
-    const pc_tensor *source;
-    const char *weight, *init;
-    char *out;
-    pc_call *call;
-    const pc_kernels *kernels;
-    bool forward;
-    bool skip, exact;
-    int64_t rows, depth; /* outputs and source channels of a group */
-    int64_t out_h, out_w;
-    int64_t p_step, c_step; /* in the weight */
-} pc_pass;
-
-/* One thread's memory. Called once to count and once to use. */
-typedef struct {
-    void *slab, *tile;
-    int64_t *vec_row, *vec_col, *scal_row, *scal_col;
-} pc_workspace;
-
-static pc_workspace lay_out(pc_slice *slice, const pc_cut *c, const pc_kernels *kernels, pc_dtype dtype)
-{
-    const int64_t size = (int64_t)pc_dtype_size(dtype);
-    return (pc_workspace){
-        .slab = pc_lay(slice, c->slab_elements, size),
-        .tile = pc_lay(slice, kernels->tile_rows * kernels->tile_columns, size),
-        .vec_row = pc_lay(slice, c->list, sizeof(int64_t)),
-        .vec_col = pc_lay(slice, c->list, sizeof(int64_t)),
-        .scal_row = pc_lay(slice, c->list, sizeof(int64_t)),
-        .scal_col = pc_lay(slice, c->list, sizeof(int64_t)),
-    };
-}
-
-/* ---- one item ------------------------------------------------------------------------------------------------ */
-
-/* Where a run's columns lie in the output (tile_copy.inc.h). */
-typedef struct {
-    int64_t samples, extent, width;
-    int64_t sample_step, row_step, y_step, x_step, tile_step;
-} pc_tile_place;
-
-#define T float
-#define PC_LOCAL(name) name##_f32
-#include "ops/tile_copy.inc.h"
-#undef T
-#undef PC_LOCAL
-#define T double
-#define PC_LOCAL(name) name##_f64
-#include "ops/tile_copy.inc.h"
-#undef T
-#undef PC_LOCAL
-
-typedef struct {
-    const pc_pass *pass;
-    const pc_sweep *sweep;
-    const pc_cut *cut;
-    pc_workspace work;
-    pc_slab slab;
-} pc_item;
-
-/* The runs of one block of p rows: `first` element of the band's output, tiles of the tables' width. */
-static void run_tiles(const pc_item *b, pc_tile_args *tile, char *out, pc_tile_place *place)
-{
-    const pc_pass *pass = b->pass;
-    const pc_dtype dtype = pass->call->dtype;
-    const int64_t size = (int64_t)pc_dtype_size(dtype), lanes = pass->kernels->lanes;
-    const pc_slab *slab = &b->slab;
-    const int64_t rows = slab->y.count, width = slab->x.count, samples = slab->samples;
-    const bool flat = rows > 1 && pc_ceil_div(((rows - 1) * slab->x.extent + width) * samples, lanes) <
-                                      rows * pc_ceil_div(width * samples, lanes);
-    /* Columns may go straight to memory when they are neighbours there. */
-    const bool neighbours = samples == 1 && place->x_step == 1;
-    const bool direct = neighbours && (!flat || (slab->x.extent == width && place->y_step == width));
-    const char *slab_data = tile->vec;
-
-    place->extent = flat ? slab->x.extent : width;
-    for (int64_t j = 0; j < (flat ? 1 : rows); j++) {
-        char *line = out + j * place->y_step * size;
-        const char *source = slab_data + j * slab->row_step * size;
-        const int64_t length = flat ? ((rows - 1) * slab->x.extent + width) * samples : width * samples;
-        /* tiles of one width, in whole vectors */
-        const int64_t tiles = pc_ceil_div(length, pass->kernels->tile_columns);
-        const int64_t step = pc_ceil_div(pc_ceil_div(length, tiles), lanes) * lanes;
-        for (int64_t q = 0; q < length; q += step) {
-            tile->columns = pc_min(step, length - q);
-            tile->vec = source + q * size;
-            if (direct) {
-                tile->out = line + q * size;
-                tile->out_step = place->row_step;
-                pass->kernels->conv_tile(tile);
-                continue;
-            }
-            tile->out = b->work.tile;
-            tile->out_step = place->tile_step;
-            if (tile->accumulate) {
-                if (dtype == PC_F32) {
-                    tile_copy_f32(place, b->work.tile, (float *)line, tile->rows, q, tile->columns, true);
-                } else {
-                    tile_copy_f64(place, b->work.tile, (double *)line, tile->rows, q, tile->columns, true);
-                }
-            }
-            pass->kernels->conv_tile(tile);
-            if (dtype == PC_F32) {
-                tile_copy_f32(place, b->work.tile, (float *)line, tile->rows, q, tile->columns, false);
-            } else {
-                tile_copy_f64(place, b->work.tile, (double *)line, tile->rows, q, tile->columns, false);
-            }
-        }
-    }
-    tile->vec = slab_data;
-}
-
-/* Rows p_first .. p_end of one group, one band, one block of samples. */
-static void run_item(const pc_item *b, int64_t sample, int64_t group, int64_t p_first, int64_t p_end)
-{
-    const pc_pass *pass = b->pass;
-    const pc_sweep *s = b->sweep;
-    const pc_slab *slab = &b->slab;
-    const int64_t size = (int64_t)pc_dtype_size(pass->call->dtype);
-    const int64_t plane = pass->out_h * pass->out_w;
-    const int64_t channels_out = pass->rows * pass->geom->g;
-    char *out = pass->out + ((sample * channels_out + group * pass->rows) * plane +
-                             (s->y0 + slab->y.first * s->y_step) * pass->out_w + s->x0 + slab->x.first * s->x_step) *
-                                size;
-    pc_tile_place place = {.samples = slab->samples,
-                           .width = slab->x.count,
-                           .sample_step = channels_out * plane,
-                           .row_step = plane,
-                           .y_step = s->y_step * pass->out_w,
-                           .x_step = s->x_step,
-                           .tile_step = pass->kernels->tile_columns};
-    /* Weight (oc, ic/g, kh, kw): a group's outputs are its slice of oc forward, its sources are backward. */
-    const int64_t group_step = pass->forward ? pass->rows * pass->p_step : pass->depth * pass->c_step;
-    const char *weight = pass->weight + group * group_step * size;
-
-    for (int64_t c = 0; c < pass->depth; c += b->cut->channels) {
-        const int64_t channels = pc_min(b->cut->channels, pass->depth - c);
-        pc_slab_pack(slab, &s->y, &s->x, pass->call->dtype, b->work.slab, pass->source, sample, group * pass->depth + c,
-                     channels, 0.0);
-        pc_tile_args tile = {
-            .vec = b->work.slab,
-            .init_step = 1,
-            .accumulate = c > 0,
-            .outer = channels,
-            .vec_outer = slab->channel_step,
-            .scal_outer = pass->c_step,
-            .row_count = slab->y.taps,
-            .col_count = slab->x.taps,
-            .vec_row = b->work.vec_row,
-            .vec_col = b->work.vec_col,
-            .scal_row = b->work.scal_row,
-            .scal_col = b->work.scal_col,
-            .scal_step = pass->p_step,
-        };
-        const int64_t taps = slab->y.taps * slab->x.taps;
-        if (taps > 0 && taps <= FLAT_CHAIN) {
-            tile.outer = 1;
-            tile.row_count = 1;
-            tile.col_count = channels * taps;
-        }
-        for (int64_t p = p_first; p < p_end; p += pass->kernels->tile_rows) {
-            if (pc_poll(pass->call)) {
-                return;
-            }
-            tile.rows = pc_min(pass->kernels->tile_rows, p_end - p);
-            tile.scal = weight + (p * pass->p_step + c * pass->c_step) * size;
-            tile.init = pass->init ? pass->init + (group * pass->rows + p) * size : NULL;
-            run_tiles(b, &tile, out + p * plane * size, &place);
-        }
-    }
-}
-
-/* The lists of one band. With few taps, channels and taps become one list and the rows' list is a single zero. */
-static void fill_lists(pc_item *b)
-{
-    const pc_slab *slab = &b->slab;
-    const pc_axis *y = &b->sweep->y, *x = &b->sweep->x;
-    pc_workspace *work = &b->work;
-    pc_slab_rows(slab, y, work->vec_row);
-    pc_slab_columns(slab, x, work->vec_col);
-    for (int64_t r = 0; r < slab->y.taps; r++) {
-        work->scal_row[r] = (y->weight_first + (slab->y.tap + r) * y->weight_step) * b->pass->geom->kw;
-    }
-    for (int64_t t = 0; t < slab->x.taps; t++) {
-        work->scal_col[t] = x->weight_first + (slab->x.tap + t) * x->weight_step;
-    }
-    const int64_t taps = slab->y.taps * slab->x.taps;
-    if (taps == 0 || taps > FLAT_CHAIN) {
-        return;
-    }
-    int64_t vec[FLAT_CHAIN], scal[FLAT_CHAIN], n = 0;
-    for (int64_t r = 0; r < slab->y.taps; r++) {
-        for (int64_t t = 0; t < slab->x.taps; t++, n++) {
-            vec[n] = work->vec_row[r] + work->vec_col[t];
-            scal[n] = work->scal_row[r] + work->scal_col[t];
-        }
-    }
-    for (int64_t c = 0; c < b->cut->channels; c++) {
-        for (int64_t k = 0; k < taps; k++) {
-            work->vec_col[c * taps + k] = c * slab->channel_step + vec[k];
-            work->scal_col[c * taps + k] = c * b->pass->c_step + scal[k];
-        }
-    }
-    work->vec_row[0] = work->scal_row[0] = 0;
-}
-
 /* ---- a thread's share ---------------------------------------------------------------------------------------- */
-
-/* Items are counted through all sweeps; thread `index` takes every count-th. */
-static void run_sweep(const pc_pass *pass, const pc_sweep *s, int index, int count, int64_t *item)
-{
-    if (pass->geom->n == 0 || s->y.count == 0 || s->x.count == 0) {
-        return;
-    }
-    const pc_dtype dtype = pass->call->dtype;
-    const pc_conv_geom *g = pass->geom;
-    const pc_cut c = pc_cut_of(g, s, pass->skip, pass->depth, pass->rows, pass->kernels, dtype, count);
-    pc_slice slice = pc_slice_of(pass->call, index);
-    pc_item b = {.pass = pass, .sweep = s, .cut = &c, .work = lay_out(&slice, &c, pass->kernels, dtype)};
-    const int64_t share =
-        pc_ceil_div(pc_ceil_div(pass->rows, c.shares), pass->kernels->tile_rows) * pass->kernels->tile_rows;
-
-    const bool exact = c.exact || pass->exact;
-    for (int64_t y = 0, y_end; y < s->y.count; y = y_end) {
-        y_end = pc_band_end(&s->y, y, c.band_h, exact);
-        for (int64_t x = 0, x_end; x < s->x.count; x = x_end) {
-            x_end = pc_band_end(&s->x, x, c.band_w, exact);
-            bool listed = false;
-            for (int64_t n = 0; n < g->n; n += c.samples) {
-                for (int64_t group = 0; group < g->g; group++) {
-                    for (int64_t p = 0; p < pass->rows; p += share) {
-                        if ((*item)++ % count != index) {
-                            continue;
-                        }
-                        if (!listed || b.slab.samples != pc_min(c.samples, g->n - n)) {
-                            b.slab = pc_slab_of(pc_span_of(&s->y, y, y_end - y, pass->skip),
-                                                pc_span_of(&s->x, x, x_end - x, pass->skip),
-                                                pc_min(c.samples, g->n - n), dtype);
-                            fill_lists(&b);
-                            listed = true;
-                        }
-                        run_item(&b, n, group, p, pc_min(p + share, pass->rows));
-                        if (pc_stopped(pass->call)) {
-                            return;
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
 
 static bool reached(int64_t pixel, int64_t stride, int64_t pad, int64_t taps, int64_t dilation)
 {
@@ -330,13 +77,24 @@ static void fill_unreached(const pc_pass *pass, int index, int count)
     }
 }
 
+static bool is_empty(const pc_conv_geom *geom, const pc_sweep *sweep)
+{
+    return geom->n == 0 || sweep->y.count == 0 || sweep->x.count == 0;
+}
+
 static void run_thread(void *context, int index, int count)
 {
     const pc_pass *pass = context;
+    const pc_dtype dtype = pass->call->dtype;
     int64_t item = 0;
     for (int64_t i = 0; i < pc_sweep_count(pass->geom, pass->forward) && !pc_stopped(pass->call); i++) {
-        const pc_sweep s = pc_sweep_at(pass->geom, pass->forward, i);
-        run_sweep(pass, &s, index, count, &item);
+        pc_sweep s = pc_sweep_at(pass->geom, pass->forward, i);
+        if (!is_empty(pass->geom, &s)) {
+            const pc_cut cut =
+                pc_cut_of(pass->geom, &s, pass->skip, pass->depth, pass->rows, pass->kernels, dtype, count);
+            pc_slice slice = pc_slice_of(pass->call, index);
+            pc_dense_run(pass, &s, &cut, pc_dense_lay(&slice, &cut, dtype), index, count, &item);
+        }
     }
     fill_unreached(pass, index, count);
 }
@@ -386,15 +144,15 @@ static int64_t workspace_bytes(const pc_conv_geom *geom, bool forward, int64_t r
 {
     const pc_kernels *kernels = pc_kernels_for(dtype);
     int64_t bytes = 0;
-    for (int64_t i = 0; geom->n > 0 && i < pc_sweep_count(geom, forward); i++) {
-        const pc_sweep s = pc_sweep_at(geom, forward, i);
-        if (s.y.count == 0 || s.x.count == 0) {
-            continue;
-        }
+    for (int64_t i = 0; i < pc_sweep_count(geom, forward); i++) {
         for (int skip = forward ? 0 : 1; skip < 2; skip++) { /* forward: the weights, not seen yet, decide */
-            const pc_cut c = pc_cut_of(geom, &s, skip, depth, rows, kernels, dtype, threads);
+            pc_sweep s = pc_sweep_at(geom, forward, i);
+            if (is_empty(geom, &s)) {
+                continue;
+            }
+            const pc_cut cut = pc_cut_of(geom, &s, skip, depth, rows, kernels, dtype, threads);
             pc_slice slice = {NULL, 0};
-            lay_out(&slice, &c, kernels, dtype);
+            pc_dense_lay(&slice, &cut, dtype);
             bytes = slice.used < 0 || bytes < 0 ? -1 : pc_max(bytes, slice.used);
         }
     }

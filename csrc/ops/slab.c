@@ -1,8 +1,7 @@
 #include "ops/slab.h"
 
-#include <string.h>
-
 #include "base/checked.h"
+#include "isa/dispatch.h"
 
 static int64_t gcd(int64_t a, int64_t b)
 {
@@ -71,6 +70,12 @@ pc_span pc_span_of(const pc_axis *axis, int64_t first, int64_t count, bool skip)
             span.taps--;
         }
     }
+    if (axis->split) {
+        span.period = pc_max(1, span.taps);
+        span.phases = span.taps;
+        span.extent = count;
+        return span;
+    }
     span.period = pc_tap_period(axis->stride, axis->delta);
     span.phases = pc_min(span.period, span.taps);
     int64_t low = 0, high = 0;
@@ -86,6 +91,9 @@ pc_span pc_span_of(const pc_axis *axis, int64_t first, int64_t count, bool skip)
 
 int64_t pc_span_most(const pc_axis *axis, int64_t count)
 {
+    if (axis->split) {
+        return axis->taps > INT64_MAX / 64 / count ? INT64_MAX / 64 : axis->taps * count;
+    }
     int64_t phases = pc_min(pc_tap_period(axis->stride, axis->delta), axis->taps);
     int64_t spread;
     if (pc_mul(&spread, axis->delta < 0 ? -axis->delta : axis->delta, axis->taps - 1)) {
@@ -127,7 +135,7 @@ static void tap_offsets(const pc_span *span, const pc_axis *axis, int64_t phase_
                         int64_t *offsets)
 {
     for (int64_t i = 0; i < span->taps; i++) {
-        int64_t f = tap_element(axis, span->first, span->count, span->tap + i);
+        int64_t f = axis->split ? 0 : tap_element(axis, span->first, span->count, span->tap + i);
         offsets[i] = (i % span->period) * phase_step + (f - span->low) * element_step;
     }
 }
@@ -145,8 +153,8 @@ void pc_slab_columns(const pc_slab *slab, const pc_axis *axis, int64_t *offsets)
 /* The source position of element 0 of a phase. */
 static int64_t phase_start(const pc_span *span, const pc_axis *axis, int64_t phase)
 {
-    int64_t r = modulo(tap_offset(axis, span->tap + phase), axis->stride);
-    return (span->first + span->low) * axis->stride + r;
+    const int64_t offset = tap_offset(axis, span->tap + phase);
+    return (span->first + span->low) * axis->stride + (axis->split ? offset : modulo(offset, axis->stride));
 }
 
 int64_t pc_band_end(const pc_axis *axis, int64_t first, int64_t most, bool exact)
@@ -174,6 +182,22 @@ static int64_t source_index(const pc_axis *axis, int64_t start, int64_t v)
         i = axis->mode == PC_PAD_ZEROS ? -1 : pc_pad_source(axis->mode, i, axis->size);
     }
     return i < axis->size ? i : -1;
+}
+
+/* One phase along one axis: elements low .. high-1 lie inside the source, those around them are padding. */
+typedef struct {
+    const pc_axis *axis;
+    int64_t start, low, high; /* element v is source position start + v*stride */
+} pc_rim;
+
+static pc_rim rim_of(const pc_span *span, const pc_axis *axis, int64_t phase)
+{
+    const int64_t start = phase_start(span, axis, phase);
+    pc_rim rim = {.axis = axis, .start = start};
+    rim.low = start >= 0 ? 0 : pc_min(span->extent, pc_ceil_div(-start, axis->stride));
+    rim.high = start >= axis->size ? 0 : pc_min(span->extent, (axis->size - 1 - start) / axis->stride + 1);
+    rim.high = pc_max(rim.low, rim.high);
+    return rim;
 }
 
 #define T float

@@ -14,6 +14,9 @@
  * Both axes are split so. A channel's slab is [phase of y][phase of x][row][column][sample]; only phases that a tap
  * reads are there. Samples are innermost: for maps of a few pixels, several samples share a vector.
  *
+ * An axis may also be *split*: each tap gets a copy of its own, exactly as long as there are outputs. On the x axis of
+ * a band of whole rows the outputs then run on from row to row without a gap.
+ *
  * A tap that lies wholly outside the source over a band of outputs reads nothing but padding. It is left out where
  * the arithmetic allows it; else its f is moved to just outside the source, where it reads the same padding: so a
  * dilation of a billion costs no memory. */
@@ -30,6 +33,7 @@ typedef struct {
     int64_t taps, base, delta;
     int64_t weight_first, weight_step;
     pc_pad_mode mode;
+    bool split; /* every tap is a phase of its own: `count` elements, and the tap's f is 0 */
 } pc_axis;
 
 /* A band of outputs of one axis, and what its taps read. */

@@ -1,72 +1,107 @@
 /* slab.inc.h: the copy itself, for one T. slab.c includes it once per dtype. */
 
-/* One row of one phase: `extent` elements `samples` apart, of which element v is source position start + v*stride. */
-static void PC_LOCAL(pack_row)(const pc_axis *axis, int64_t start, int64_t extent, T *restrict to, int64_t to_step,
-                               const T *restrict from, int64_t from_step, T padding)
+/* A part of one plane of the slab, element by element: for the few that lie outside the source. */
+static void PC_LOCAL(pack_edge)(const pc_slab *slab, const pc_rim *y, const pc_rim *x, T *to, const T *from,
+                                const int64_t *step, int64_t row_first, int64_t row_end, int64_t first, int64_t end,
+                                T padding)
 {
-    /* Elements low .. high-1 lie inside the source; those around them are padding. */
-    int64_t low = start >= 0 ? 0 : pc_min(extent, pc_ceil_div(-start, axis->stride));
-    int64_t high = start >= axis->size ? 0 : pc_min(extent, (axis->size - 1 - start) / axis->stride + 1);
-    high = pc_max(low, high);
-    for (int64_t v = 0; v < extent; v++) {
-        if (v == low && low < high) {
-            const T *source = from + (start + low * axis->stride) * from_step;
-            const int64_t step = axis->stride * from_step;
-            if (step == 1 && to_step == 1) {
-                memcpy(to + low, source, (size_t)(high - low) * sizeof(T));
-            } else if (step == 2 && to_step == 1) { /* a constant the compiler makes shuffles of: twice as fast */
-                for (int64_t i = 0; i < high - low; i++) {
-                    to[low + i] = source[2 * i];
-                }
-            } else {
-                for (int64_t i = 0; i < high - low; i++) {
-                    to[(low + i) * to_step] = source[i * step];
-                }
+    for (int64_t u = row_first; u < row_end; u++) {
+        const int64_t row = source_index(y->axis, y->start, u);
+        for (int64_t v = first; v < end; v++) {
+            const int64_t column = row < 0 ? -1 : source_index(x->axis, x->start, v);
+            for (int64_t s = 0; s < slab->samples; s++) {
+                to[u * slab->row_step + v * slab->samples + s] =
+                    column < 0 ? padding : from[s * step[0] + row * step[2] + column * step[3]];
             }
-            v = high - 1;
+        }
+    }
+}
+
+static void PC_LOCAL(pack_edges)(const pc_slab *slab, const pc_rim *y, const pc_rim *x, T *to, const T *from,
+                                 const int64_t *step, T padding)
+{
+    const int64_t height = slab->y.extent, width = slab->x.extent;
+    PC_LOCAL(pack_edge)(slab, y, x, to, from, step, 0, y->low, 0, width, padding);
+    if (x->low > 0 || x->high < width) {
+        PC_LOCAL(pack_edge)(slab, y, x, to, from, step, y->low, y->high, 0, x->low, padding);
+        PC_LOCAL(pack_edge)(slab, y, x, to, from, step, y->low, y->high, x->high, width, padding);
+    }
+    PC_LOCAL(pack_edge)(slab, y, x, to, from, step, y->high, height, 0, width, padding);
+}
+
+/* The elements inside the source, of `channels` channels that lie slab->channel_step apart. */
+static void PC_LOCAL(pack_inside)(const pc_slab *slab, const pc_rim *y, const pc_rim *x, T *to, const T *from,
+                                  const int64_t *step, int64_t channels)
+{
+    const pc_kernels *kernels = pc_kernels_for(sizeof(T) == sizeof(float) ? PC_F32 : PC_F64);
+    const int64_t rows = y->high - y->low, columns = x->high - x->low, samples = slab->samples;
+    const int64_t row_step = y->axis->stride * step[2], column_step = x->axis->stride * step[3];
+    if (rows <= 0 || columns <= 0) {
+        return;
+    }
+    to += y->low * slab->row_step + x->low * samples;
+    from += (y->start + y->low * y->axis->stride) * step[2] + (x->start + x->low * x->axis->stride) * step[3];
+    if (samples == 1 && step[1] == 1 && channels > 1 && column_step != 1) { /* channels lie side by side */
+        for (int64_t u = 0; u < rows; u++) {
+            kernels->transpose(&(pc_transpose_args){.out = to + u * slab->row_step,
+                                                    .out_step = slab->channel_step,
+                                                    .in = from + u * row_step,
+                                                    .in_step = column_step,
+                                                    .rows = columns,
+                                                    .columns = channels});
+        }
+        return;
+    }
+    /* Rows that run on here and there are one row. */
+    const bool whole = columns * column_step == row_step && columns * samples == slab->row_step;
+    for (int64_t c = 0; c < channels; c++, to += slab->channel_step, from += step[1]) {
+        if (samples == 1) {
+            kernels->copy_rows(&(pc_copy_args){.to = to,
+                                               .from = from,
+                                               .rows = whole ? 1 : rows,
+                                               .columns = whole ? rows * columns : columns,
+                                               .to_step = slab->row_step,
+                                               .from_step = row_step,
+                                               .from_column = column_step});
             continue;
         }
-        int64_t i = source_index(axis, start, v);
-        to[v * to_step] = i < 0 ? padding : from[i * from_step];
+        for (int64_t u = 0; u < (whole ? 1 : rows); u++) {
+            T *line = to + u * slab->row_step;
+            const T *source = from + u * row_step;
+            const int64_t length = whole ? rows * columns : columns;
+            if (column_step == 1) {
+                kernels->transpose(&(pc_transpose_args){.out = line,
+                                                        .out_step = samples,
+                                                        .in = source,
+                                                        .in_step = step[0],
+                                                        .rows = samples,
+                                                        .columns = length});
+                continue;
+            }
+            for (int64_t i = 0; i < length; i++) {
+                for (int64_t s = 0; s < samples; s++) {
+                    line[i * samples + s] = source[i * column_step + s * step[0]];
+                }
+            }
+        }
     }
 }
 
 static void PC_LOCAL(pack)(const pc_slab *slab, const pc_axis *y, const pc_axis *x, T *packed, const pc_tensor *source,
                            int64_t sample, int64_t channel, int64_t channels, T padding)
 {
-    const int64_t samples = slab->samples;
-    for (int64_t c = 0; c < channels; c++) {
-        for (int64_t a = 0; a < slab->y.phases; a++) {
-            const int64_t start_y = phase_start(&slab->y, y, a);
-            for (int64_t b = 0; b < slab->x.phases; b++) {
-                const int64_t start_x = phase_start(&slab->x, x, b);
-                T *to = packed + c * slab->channel_step + (a * slab->x.phases + b) * slab->plane_step;
-                /* Whole rows one behind the other, here and there: no border, no stride, no gap. */
-                if (samples == 1 && x->stride == 1 && y->stride == 1 && start_x == 0 && slab->x.extent == x->size &&
-                    start_y >= 0 && start_y + slab->y.extent <= y->size && source->step[3] == 1 &&
-                    source->step[2] == x->size) {
-                    const T *from = (const T *)source->data + sample * source->step[0] +
-                                    (channel + c) * source->step[1] + start_y * source->step[2];
-                    memcpy(to, from, (size_t)slab->plane_step * sizeof(T));
-                    continue;
-                }
-                for (int64_t u = 0; u < slab->y.extent; u++, to += slab->row_step) {
-                    const int64_t row = source_index(y, start_y, u);
-                    if (row < 0) {
-                        for (int64_t v = 0; v < slab->row_step; v++) {
-                            to[v] = padding;
-                        }
-                        continue;
-                    }
-                    const T *from = (const T *)source->data + sample * source->step[0] +
-                                    (channel + c) * source->step[1] + row * source->step[2];
-                    for (int64_t s = 0; s < samples; s++) {
-                        PC_LOCAL(pack_row)
-                        (x, start_x, slab->x.extent, to + s, samples, from + s * source->step[0], source->step[3],
-                         padding);
-                    }
-                }
+    const int64_t *step = source->step;
+    const T *from = (const T *)source->data + sample * step[0] + channel * step[1];
+    for (int64_t a = 0; a < slab->y.phases; a++) {
+        const pc_rim rim_y = rim_of(&slab->y, y, a);
+        for (int64_t b = 0; b < slab->x.phases; b++) {
+            const pc_rim rim_x = rim_of(&slab->x, x, b);
+            T *to = packed + (a * slab->x.phases + b) * slab->plane_step;
+            for (int64_t c = 0; c < channels; c++) {
+                PC_LOCAL(pack_edges)
+                (slab, &rim_y, &rim_x, to + c * slab->channel_step, from + c * step[1], step, padding);
             }
+            PC_LOCAL(pack_inside)(slab, &rim_y, &rim_x, to, from, step, channels);
         }
     }
 }

@@ -1,8 +1,18 @@
 #include "ops/sweep.h"
 
 enum {
-    SLAB_BYTES = 256 << 10, /* a quarter of the smallest L2 we care for; 160 to 300 KB measure alike */
-    TINY = 32,              /* outputs, and taps, of an axis that is worth counting out */
+    SLAB_BYTES = 256 << 10,   /* half of the smallest L2 we care for; 160 to 300 KB measure alike */
+    STEP_BYTES = 24 << 10,    /* a tile's columns and scalars through one block of channels: they stay in L1 */
+    COLUMN_BYTES = 16 << 10,  /* columns alone, where a block has few steps and several tiles fit */
+    WEIGHT_BYTES = 160 << 10, /* of packed weights: a part of L2 */
+    PACKED_BLOCKS = 4,        /* of rows p, that pay for packing a tile's columns, */
+    PACKED_STEPS = 64,        /* of so many steps */
+    PANEL_BYTES = 512 << 10,  /* of outputs that are not neighbours in memory, before they go there */
+    LIST = 16,                /* steps that a list should have at least, for the loop around it to cost nothing */
+    TINY = 32,                /* outputs, and taps, of an axis that is worth counting out */
+    SMALL = 128,              /* outputs of a map that shares its tiles with other samples, */
+    ENOUGH = 256,             /* until there are so many */
+    ALIKE = 2048,             /* outputs that share packed weights: enough to forget what those cost */
 };
 
 /* ---- sweeps -------------------------------------------------------------------------------------------------- */
@@ -65,15 +75,6 @@ bool pc_sweep_leaves(const pc_sweep *sweep)
 
 /* ---- the cut ------------------------------------------------------------------------------------------------- */
 
-/* Vectors that a run of outputs costs, for the better of the two ways to run: row by row, or on through the gaps
- * between the rows of the slab. */
-static int64_t run_vectors(int64_t rows, int64_t width, int64_t extent, int64_t samples, int64_t lanes)
-{
-    int64_t flat = pc_ceil_div(((rows - 1) * extent + width) * samples, lanes);
-    int64_t by_row = rows * pc_ceil_div(width * samples, lanes);
-    return pc_min(flat, by_row);
-}
-
 static int64_t slab_elements(const pc_sweep *s, const pc_cut *c, pc_dtype dtype)
 {
     int64_t step = pc_slab_most(pc_span_most(&s->y, c->band_h), pc_span_most(&s->x, c->band_w), c->samples, dtype);
@@ -96,43 +97,58 @@ static double inside(const pc_axis *axis)
     return (double)taps / (double)(axis->count * axis->taps);
 }
 
-pc_cut pc_cut_of(const pc_conv_geom *g, const pc_sweep *s, bool skip, int64_t depth, int64_t rows,
-                 const pc_kernels *kernels, pc_dtype dtype, int threads)
+/* Are vectors that end with each row so much emptier than vectors that run on, that a copy for each column tap pays?
+ * A row of the slab serves y.taps * rows multiply-adds an element, a copy costs about one vector's load and store. */
+static bool runs_on(const pc_sweep *s, int64_t rows, int64_t lanes)
 {
-    const int64_t budget = SLAB_BYTES / (int64_t)pc_dtype_size(dtype);
-    const int64_t lanes = kernels->lanes;
-    const int64_t pixels = s->y.count * pc_min(s->x.count, 4 * kernels->tile_columns);
-    pc_cut c = {.samples = 1, .channels = depth, .band_h = s->y.count, .band_w = s->x.count, .shares = 1};
+    const int64_t width = s->x.count, copies = s->x.taps - pc_min(s->x.taps, pc_tap_period(s->x.stride, s->x.delta));
+    const double waste = (double)(pc_ceil_div(width, lanes) * lanes) / (double)width - 1;
+    const double cost = (double)(copies * lanes) / ((double)s->x.taps * (double)s->y.taps * (double)rows);
+    return copies == 0 || (s->x.taps <= TINY && waste > 0.03 + cost);
+}
+
+pc_cut pc_cut_of(const pc_conv_geom *g, pc_sweep *s, bool skip, int64_t depth, int64_t rows, const pc_kernels *kernels,
+                 pc_dtype dtype, int threads)
+{
+    const int64_t size = (int64_t)pc_dtype_size(dtype), lanes = kernels->lanes, tall = kernels->dense_rows;
+    const int64_t blocks = pc_ceil_div(rows, tall);
+    const int64_t tile = kernels->dense_vectors[pc_ceil_div(rows, blocks) - 1] * lanes;
+    const double pixels = (double)s->y.count * (double)s->x.count;
+    pc_cut c = {.samples = 1, .band_h = s->y.count, .band_w = s->x.count, .blocks = blocks, .shares = 1};
 
     /* A tiny map under a large window reads mostly padding (a generator's first layer: 1x1 to 4x4, one tap of 16 per
-     * pixel): then every pixel is a band of its own, and the samples fill the vectors. */
-    if (skip && pixels < 4 * kernels->tile_columns && inside(&s->y) * inside(&s->x) < 0.4) {
-        c.exact = true;
-        c.samples = pc_max(1, pc_min(g->n, kernels->tile_columns));
+     * pixel): then every pixel is a band of its own, and the samples fill the vectors. Other maps of a few pixels
+     * let samples share their tiles, which fills the vectors and uses each packed weight more often. */
+    c.exact = skip && pixels < (double)(4 * tile) && inside(&s->y) * inside(&s->x) < 0.4;
+    if (c.exact) {
+        c.samples = pc_min(g->n, tile);
+    } else if (pixels <= SMALL && s->x.taps <= TINY) {
+        c.samples = pc_min(g->n, pc_ceil_div(pc_ceil_div(ENOUGH, (int64_t)pixels), lanes) * lanes);
     }
+    /* In place: either each row by itself, or with a copy of the slab for each column tap. */
+    c.packed = blocks >= PACKED_BLOCKS && (double)depth * (double)s->y.taps * (double)s->x.taps >= PACKED_STEPS;
+    c.flat = c.packed || c.exact || c.samples > 1 || runs_on(s, rows, lanes);
+    s->x.split = c.flat && !c.packed;
 
-    /* Maps of a few pixels: let samples fill the vectors when that saves at least a tenth. */
-    if (!c.exact && g->n > 1 && pixels < 4 * kernels->tile_columns) {
-        int64_t extent = pc_span_most(&s->x, s->x.count) / pc_max(1, pc_min(s->x.stride, s->x.taps));
-        int64_t best = run_vectors(s->y.count, s->x.count, extent, 1, lanes) * 9;
-        for (int64_t samples = pc_min(g->n, lanes / 2); samples <= pc_min(g->n, 2 * lanes); samples += lanes / 2) {
-            int64_t vectors = run_vectors(s->y.count, s->x.count, extent, samples, lanes) * 10;
-            if (vectors * c.samples < best * samples) {
-                best = vectors;
-                c.samples = samples;
-            }
-        }
-    }
+    /* Channels: as many steps as stay in L1. */
+    const int64_t taps = pc_max(1, pc_min(s->y.taps, STEP_BYTES) * pc_min(s->x.taps, STEP_BYTES));
+    c.channels = pc_max(1, pc_min(depth, STEP_BYTES / size / (tile + tall) / taps));
+    c.channels = pc_ceil_div(depth, pc_ceil_div(depth, c.channels)); /* blocks of one size */
 
-    /* Shrink to the budget: first to bands of rows that still hold a few tiles, then fewer channels, then columns. */
-    const int64_t least_h = pc_min(s->y.count, pc_max(4, pc_ceil_div(2 * kernels->tile_columns, s->x.count)));
+    /* Bands of rows that still hold a few tiles; then narrow ones, for images of endless width. */
+    const int64_t budget = SLAB_BYTES / size, narrow = 4 * tile;
+    const int64_t least_h = pc_min(s->y.count, pc_max(4, pc_ceil_div(2 * tile, s->x.count)));
     while (slab_elements(s, &c, dtype) > budget) {
         if (c.band_h > least_h) {
             c.band_h = pc_max(least_h, pc_ceil_div(c.band_h, 2));
-        } else if (c.channels > 16) {
+        } else if (c.samples > lanes && !c.exact) {
+            c.samples = pc_max(lanes, c.samples / 2);
+        } else if (c.channels * taps > 64 && c.channels > 1) {
             c.channels = pc_ceil_div(c.channels, 2);
-        } else if (c.band_w > 4 * kernels->tile_columns) {
-            c.band_w = pc_max(4 * kernels->tile_columns, pc_ceil_div(c.band_w, 2));
+        } else if (c.flat && c.samples == 1 && !c.exact) {
+            c.flat = s->x.split = false; /* the band may become narrower then */
+        } else if (!c.flat && c.band_w > narrow) {
+            c.band_w = pc_max(narrow, pc_ceil_div(c.band_w, 2));
         } else if (c.band_h > 1) {
             c.band_h = pc_ceil_div(c.band_h, 2);
         } else if (c.channels > 1) {
@@ -141,21 +157,45 @@ pc_cut pc_cut_of(const pc_conv_geom *g, const pc_sweep *s, bool skip, int64_t de
             break;
         }
     }
-    c.channels = pc_ceil_div(depth, pc_ceil_div(depth, c.channels)); /* blocks of one size */
+    c.channels = pc_ceil_div(depth, pc_ceil_div(depth, c.channels));
+    c.band_h = pc_ceil_div(s->y.count, pc_ceil_div(s->y.count, c.band_h));
 
-    /* Enough items for the threads: first more bands, then shares of p, which pack the same slab once each. */
-    int64_t blocks = pc_ceil_div(g->n, c.samples) * g->g;
-    int64_t bands = pc_ceil_div(s->y.count, c.band_h) * pc_ceil_div(s->x.count, c.band_w);
-    if (blocks * bands % threads != 0 && blocks * bands < 8 * threads) {
-        int64_t wanted = pc_ceil_div(bands, threads) * threads;
+    /* Units that share packed weights, until those cost next to nothing; but enough items for the threads: first more
+     * bands, then shares of p, which pack the same slab once each. */
+    const int64_t bands = pc_ceil_div(s->y.count, c.band_h) * pc_ceil_div(s->x.count, c.band_w);
+    const int64_t units = pc_ceil_div(g->n, c.samples) * bands;
+    c.run = pc_max(1, pc_min(units / threads, ALIKE / (c.band_h * c.band_w * c.samples)));
+    c.run = pc_ceil_div(units, pc_ceil_div(pc_ceil_div(units, c.run), threads) * threads);
+    const int64_t items = pc_ceil_div(units, c.run) * g->g;
+    if (items % threads != 0 && items < 8 * threads) {
+        const int64_t wanted = pc_ceil_div(bands, threads) * threads;
         if (c.band_w == s->x.count && s->y.count >= wanted * least_h) {
             c.band_h = pc_ceil_div(s->y.count, wanted);
-        } else if (blocks * bands < 2 * threads) {
-            c.shares = pc_min(threads, pc_ceil_div(rows, kernels->tile_rows));
+        } else if (items < 2 * threads) {
+            c.shares = pc_min(threads, blocks);
         }
     }
-    c.list = pc_max(pc_max(s->y.taps, s->x.taps), FLAT_CHAIN * c.channels);
-    /* The last vector of the last row may read past the slab's end. */
-    c.slab_elements = slab_elements(s, &c, dtype) + kernels->tile_columns + lanes;
+
+    const int64_t steps = c.channels * taps;
+    c.together = pc_max(1, pc_min(c.channels, LIST / taps));
+    c.taps_y = s->y.taps;
+    c.taps_x = s->x.taps;
+    c.list = s->y.taps > INT64_MAX / 64 / pc_max(1, s->x.taps) ? INT64_MAX / 16
+                                                               : c.together * pc_max(1, s->y.taps * s->x.taps);
+    c.tile = tile;
+    c.columns = c.packed ? tile : pc_max(1, COLUMN_BYTES / size / steps / tile) * tile;
+    c.column_elements = c.packed ? steps * tile + lanes : 0;
+    c.chunk = pc_max(1, pc_min(blocks, WEIGHT_BYTES / size / steps / tall));
+    c.weight_elements = steps > INT64_MAX / 64 / tall / c.chunk
+                            ? INT64_MAX / 16
+                            : c.chunk * steps * tall + lanes; /* vectors are written whole */
+    /* The last tile of the last row may read past the slab's end. */
+    c.slab_elements = slab_elements(s, &c, dtype) + c.columns + tile + lanes;
+    c.panel = blocks;
+    if (c.flat || s->x_step > 1) {
+        const int64_t columns = c.band_h * c.band_w * c.samples;
+        c.panel = pc_max(1, pc_min(blocks, PANEL_BYTES / size / tall / columns));
+        c.panel_elements = c.panel * tall * columns;
+    }
     return c;
 }

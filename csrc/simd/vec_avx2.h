@@ -11,6 +11,11 @@
 
 #define PC_TILE_ROWS 6
 #define PC_TILE_VECTORS 2
+/* dense_tile: so many vectors a row, the fewer the rows the more: 12 accumulators, or 8 of a latency of 4. */
+#define PC_DENSE_ROWS 6
+#define PC_DENSE_WIDEST 8
+#define PC_DENSE_VECTORS(rows) ((rows) == 1 ? 8 : (rows) == 2 ? 6 : (rows) == 3 ? 4 : (rows) == 4 ? 3 : 2)
+#define PC_DENSE_PAIRS(rows) ((rows) == 1 || (rows) > 4)
 #define VF32_LANES 8
 #define VF64_LANES 4
 #define v_pin(a) __asm__("" : "+x"(a))
