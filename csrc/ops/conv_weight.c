@@ -19,7 +19,7 @@
  *     for each group, share of output channels, share of input channels, range of kernel rows:     an item, one thread
  *         for each chunk:
  *             for each block of input channels:  pack the slab                       (up to 256 KB, half of a small L2)
- *                 for each panel:  transpose it, for the first block                 (64 KB; 1 MB for all)
+ *                 for each panel:  transpose it, for the first block          (64 KB; up to 1.6 MB for all)
  *                     for each few weights:
  *                         for each piece of the panel:  the tile                     (16 KB and 16 KB, L1)
  *                         transpose the totals into grad_weight: the first chunk stores, the others add
@@ -41,7 +41,7 @@ enum {
     CHUNK = 1024,   /* pixels */
     CHUNK_ROWS = 4, /* at least, where a row fits */
     SLAB_BYTES = 256 << 10,
-    PANELS_BYTES = 1 << 20,
+    PANELS_BYTES = 1600 << 10, /* with the slab, below 2 MB */
     TOTAL_BYTES = 16 << 10,
     PIECE_BYTES = 16 << 10,
     TILES = 4, /* of one call of the kernel */
