@@ -6,8 +6,8 @@
  *
  *     total[c, r, s][o] += in_slab[offset of (c, r, s) + pixel] * panel[pixel][o]
  *
- * where a panel is grad_out of as many channels as a tile is wide, transposed to [pixel][channel], and the slab holds the
- * input (slab.h), so that stride, dilation and padding are offsets. Padding zeros are multiplied.
+ * where a panel is grad_out of as many channels as a tile is wide, transposed to [pixel][channel], and the slab holds
+ * the input (slab.h), so that stride, dilation and padding are offsets. Padding zeros are multiplied.
  *
  * The sum is cut into chunks, by the shape alone: a row of more than 1024 pixels into even parts; else whole rows, as
  * many as make 1024 pixels but at least 4 (fewer would pack each row of a wide map several times); else, where a sample
@@ -19,7 +19,7 @@
  *     for each group, share of output channels, share of input channels, range of kernel rows:     an item, one thread
  *         for each chunk:
  *             for each block of input channels:  pack the slab                       (up to 256 KB, half of a small L2)
- *                 for each panel:  transpose it, for the first block                 (64 KB; 1 MB for all)
+ *                 for each panel:  transpose it, for the first block          (64 KB; up to 1.6 MB for all)
  *                     for each few weights:
  *                         for each piece of the panel:  the tile                     (16 KB and 16 KB, L1)
  *                         transpose the totals into grad_weight: the first chunk stores, the others add
@@ -27,9 +27,9 @@
  * What is not the tile costs, per multiply-add: packing 1/(output channels * taps), transposing 1/(input channels *
  * taps), the totals 1/(pixels of a chunk), with the channels those of an item.
  *
- * A 1x1 window without padding is a product of two matrices. It needs no slab: the tile reads the input where it is. And
- * the input may as well be what is transposed, if it has fewer channels: the lanes are then input channels, the rows
- * output channels, and the products and their order the same. */
+ * A 1x1 window without padding is a product of two matrices. It needs no slab: the tile reads the input where it is.
+ * And the input may as well be what is transposed, if it has fewer channels: the lanes are then input channels, the
+ * rows output channels, and the products and their order the same. */
 #include <string.h>
 
 #include "base/pool.h"
@@ -42,7 +42,7 @@ enum {
     CHUNK = 1024,   /* pixels */
     CHUNK_ROWS = 4, /* at least, where a row fits */
     SLAB_BYTES = 256 << 10,
-    PANELS_BYTES = 1 << 20,
+    PANELS_BYTES = 1600 << 10, /* with the slab, below 2 MB */
     TOTAL_BYTES = 16 << 10,
     PIECE_BYTES = 16 << 10,
     TILES = 4, /* of one call of the kernel */
@@ -99,8 +99,8 @@ typedef struct {
 } pc_weight_work;
 
 /* Memory that will be wanted soon: `rows` of `lines` cache lines, `step` bytes apart. Some of it is asked for before
- * each call of the kernel. Reading grad_out and adding to grad_weight are short walks along many rows, which no hardware
- * foresees: 512 channels of 7x7 pixels take 10 % less time so. */
+ * each call of the kernel. Reading grad_out and adding to grad_weight are short walks along many rows, which no
+ * hardware foresees: 512 channels of 7x7 pixels take 10 % less time so. */
 typedef struct {
     const char *data;
     int64_t step, lines, rows;
@@ -128,8 +128,8 @@ static int64_t even_part(int64_t all, int64_t most, int64_t unit)
 }
 
 /* A 1x1 window without padding looks at every sh-th row: as far as this goes, that is all of a smaller image. (Columns
- * with a stride between them are better packed.) Turned where less is to be transposed then and no lanes are empty; not for few pixels, as the gradient is written in
- * pieces of a few lanes then. */
+ * with a stride between them are better packed.) Turned where less is to be transposed then and no lanes are empty; not
+ * for few pixels, as the gradient is written in pieces of a few lanes then. */
 static pc_weight_shape shape_of(const pc_conv_geom *geom, const pc_kernels *kernels)
 {
     pc_weight_shape shape = {.geom = *geom};
@@ -330,7 +330,7 @@ static void sum_pixels(const pc_kernels *kernels, const char *panel, char *total
 }
 
 /* grad_weight of `weights` of the block's weights from `first` on, lanes `oc` and following. Weights of one kernel row
- * range of one channel lie one behind the other, and `first` and `weights` stay within one unless the item has all rows.
+ * range of one channel lie one behind the other, and `first` and `weights` stay within one unless the item has all.
  * Returns where they are, with the first lane's first weight at `data` and `step` bytes to the next lane; turned, to
  * the next weight. */
 static pc_ahead place_of(const pc_weight_pass *pass, const pc_weight_item *item, int64_t oc, int64_t lanes,
