@@ -430,11 +430,19 @@ void PC_SYMBOL(join_rows)(const pc_rows_copy_args *a)
             }
             continue;
         }
-        for (int64_t q = 0; q < columns; q += 2 * V_LANES) {
-            const int64_t at = columns % 2 || columns < 2 * V_LANES ? q : pc_min(q, columns - 2 * V_LANES);
-            const v_t even = v_load(narrow + at / 2), odd = v_load(narrow + a->phase_step + at / 2);
-            T *to = wide + at;
-            const int64_t rest = columns - at;
+        int64_t q = 0;
+        if (columns >= 2 * V_LANES && columns % 2 == 0) { /* whole vectors, the last overlapping */
+            for (; q < columns; q += 2 * V_LANES) {
+                q = pc_min(q, columns - 2 * V_LANES);
+                const v_t even = v_load(narrow + q / 2), odd = v_load(narrow + a->phase_step + q / 2);
+                v_store(wide + q, v_zip_low(even, odd));
+                v_store(wide + q + V_LANES, v_zip_high(even, odd));
+            }
+        }
+        for (; q < columns; q += 2 * V_LANES) {
+            const v_t even = v_load(narrow + q / 2), odd = v_load(narrow + a->phase_step + q / 2);
+            T *to = wide + q;
+            const int64_t rest = columns - q;
             if (rest >= 2 * V_LANES || to + 2 * V_LANES <= limit) {
                 v_store(to, v_zip_low(even, odd));
                 v_store(to + V_LANES, v_zip_high(even, odd));
