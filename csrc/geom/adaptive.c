@@ -35,10 +35,12 @@ pc_status pc_adaptive_geometry(const int64_t input_shape[4], const int64_t outpu
                                     .ow = output_size[1] == PC_SIZE_KEPT ? input_shape[3] : output_size[1]};
     /* The input is an array, but a shape that somebody wrote down may be anything. */
     int64_t sizes[2] = {sizeof(double), sizeof(double)}, product;
-    bool bad = pc_mul(&product, found.oh, found.ih) | pc_mul(&product, found.ow, found.iw);
+    bool bad = pc_mul(&product, found.oh, found.ih);
+    bad |= pc_mul(&product, found.ow, found.iw);
     for (int i = 0; i < 4; i++) {
         const int64_t in = input_shape[i], out = i < 2 ? in : i == 2 ? found.oh : found.ow;
-        bad |= pc_mul(&sizes[0], sizes[0], in > 0 ? in : 1) | pc_mul(&sizes[1], sizes[1], out > 0 ? out : 1);
+        bad |= pc_mul(&sizes[0], sizes[0], in > 0 ? in : 1);
+        bad |= pc_mul(&sizes[1], sizes[1], out > 0 ? out : 1);
     }
     if (bad) {
         return pc_fail(error, PC_MEMORY_ERROR,
