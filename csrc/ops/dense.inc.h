@@ -9,7 +9,6 @@ PC_INLINE void PC_LOCAL(pack_taps)(const pc_weight_block *w, T *restrict to, con
         for (int64_t r = 0; r < w->row_count; r++) {
             for (int64_t t = 0; t < w->column_count; t++, to += w->tall) {
                 const T *from = channel + w->row[r] + w->column[t];
-                PC_UNROLL(8)
                 for (int64_t p = 0; p < rows; p++) {
                     to[p] = from[p * w->p_step];
                 }

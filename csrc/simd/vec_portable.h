@@ -17,7 +17,7 @@
 #define PC_DENSE_ROWS 8
 #define PC_DENSE_WIDEST 8
 #define PC_DENSE_VECTORS(rows) ((rows) <= 3 ? 8 : (rows) == 4 ? 6 : (rows) == 5 ? 5 : (rows) == 6 ? 4 : 3)
-#define PC_DENSE_PAIRS(rows) 1
+#define PC_DENSE_PAIRS(rows) 0
 #define v_pin(a) __asm__("" : "+w"(a))
 #else
 #define PC_TILE_ROWS 6
