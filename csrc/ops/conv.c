@@ -49,6 +49,24 @@ static bool reached(int64_t pixel, int64_t stride, int64_t pad, int64_t taps, in
     return false;
 }
 
+/* `count` elements, `step` apart, become what a pixel is that no tap reaches: the bias, or zero. */
+static void fill(const pc_pass *pass, int64_t at, int64_t count, int64_t step, int64_t channel)
+{
+    if (pass->call->dtype == PC_F32) {
+        const float value = pass->init ? ((const float *)pass->init)[channel] : 0;
+        float *out = (float *)pass->out + at;
+        for (int64_t i = 0; i < count; i++) {
+            out[i * step] = value;
+        }
+    } else {
+        const double value = pass->init ? ((const double *)pass->init)[channel] : 0;
+        double *out = (double *)pass->out + at;
+        for (int64_t i = 0; i < count; i++) {
+            out[i * step] = value;
+        }
+    }
+}
+
 /* Input gradient: the pixels between the sublattices, where the stride jumps over whole pixels. */
 static void fill_unreached(const pc_pass *pass, int index, int count)
 {
@@ -58,16 +76,14 @@ static void fill_unreached(const pc_pass *pass, int index, int count)
     }
     for (int64_t plane = index; plane < g->n * g->ic; plane += count) {
         for (int64_t y = 0; y < g->ih; y++) {
-            const bool row = reached(y, g->sh, g->pt, g->kh, g->dh);
-            for (int64_t x = 0; x < g->iw; x++) {
-                if (row && reached(x, g->sw, g->pl, g->kw, g->dw)) {
-                    continue;
-                }
-                const int64_t at = (plane * g->ih + y) * g->iw + x;
-                if (pass->call->dtype == PC_F32) {
-                    ((float *)pass->out)[at] = pass->init ? ((const float *)pass->init)[plane % g->ic] : 0;
-                } else {
-                    ((double *)pass->out)[at] = pass->init ? ((const double *)pass->init)[plane % g->ic] : 0;
+            const int64_t at = (plane * g->ih + y) * g->iw;
+            if (!reached(y, g->sh, g->pt, g->kh, g->dh)) {
+                fill(pass, at, g->iw, 1, plane % g->ic);
+                continue;
+            }
+            for (int64_t x = 0; x < pc_min(g->sw, g->iw); x++) { /* one pixel speaks for all that are a stride apart */
+                if (!reached(x, g->sw, g->pl, g->kw, g->dw)) {
+                    fill(pass, at + x, pc_ceil_div(g->iw - x, g->sw), g->sw, plane % g->ic);
                 }
             }
         }

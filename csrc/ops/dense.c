@@ -13,6 +13,8 @@
  * gradient) an item is a single unit, the tile writes a panel, and the panel goes out when all channels are in. */
 #include "ops/dense.h"
 
+enum { STRIP = 16 }; /* channels: their weights stay in L1 while all blocks of rows take theirs */
+
 typedef struct {
     const pc_pass *pass;
     const pc_sweep *sweep;
@@ -95,42 +97,49 @@ static void fill_lists(const pc_item *b)
     }
 }
 
+/* The distance of blocks in packed weights. A vector of room between them, since packing writes whole vectors. */
+static int64_t block_step(const pc_item *b, int64_t channels)
+{
+    const pc_kernels *kernels = b->pass->kernels;
+    return channels * b->slab.y.taps * b->slab.x.taps * kernels->dense_rows + kernels->lanes;
+}
+
+/* Backward the rows of a channel lie side by side, so a few channels go through all blocks before the next. */
 static void pack_blocks(const pc_item *b, int64_t first, int64_t last, int64_t channel, int64_t channels)
 {
     const pc_pass *pass = b->pass;
     const int64_t size = (int64_t)pc_dtype_size(pass->call->dtype);
     /* Weight (oc, ic/g, kh, kw): a group's outputs are its slice of oc forward, its sources are backward. */
     const int64_t group_step = pass->forward ? pass->rows * pass->p_step : pass->depth * pass->c_step;
-    pc_weight_block w = {.channels = channels,
-                         .p_step = pass->p_step,
+    const int64_t taps = b->slab.y.taps * b->slab.x.taps, step = block_step(b, channels);
+    const int64_t strip = pass->forward ? channels : pc_min(channels, STRIP);
+    const char *weight = pass->weight + (b->group * group_step + channel * pass->c_step) * size;
+    pc_weight_block w = {.p_step = pass->p_step,
                          .c_step = pass->c_step,
                          .tall = pass->kernels->dense_rows,
                          .row = b->work.row,
                          .column = b->work.column,
                          .row_count = b->slab.y.taps,
                          .column_count = b->slab.x.taps};
-    const int64_t taps = w.row_count * w.column_count, step = channels * taps * w.tall * size;
-    const pc_conv_geom *g = pass->geom;
-    const bool whole =
-        taps == g->kh * g->kw; /* then they lie side by side, in forward with those of the next channel */
-    pc_pack_args all = {.channels = pass->c_step == taps ? 1 : channels,
-                        .steps = pass->c_step == taps ? channels * taps : taps,
-                        .channel_step = pass->c_step,
-                        .row_step = pass->p_step};
-    for (int64_t i = first; i < last; i++) {
-        const int64_t p = pc_block_row(b->cut, pass->rows, i);
-        w.rows = pc_block_row(b->cut, pass->rows, i + 1) - p;
-        w.weight = pass->weight + (b->group * group_step + p * w.p_step + channel * w.c_step) * size;
-        char *to = (char *)b->work.weights + (i - first) * step;
-        if (whole) {
-            all.to = to;
-            all.from = w.weight;
-            all.rows = w.rows;
-            pass->kernels->pack_scalars(&all);
-        } else if (pass->call->dtype == PC_F32) {
-            pack_weights_f32(&w, (float *)to);
-        } else {
-            pack_weights_f64(&w, (double *)to);
+    pc_pack_args all = {.channel_step = pass->c_step, .row_step = pass->p_step};
+    for (int64_t c = 0; c < channels; c += strip) {
+        w.channels = pc_min(strip, channels - c);
+        /* All taps lie side by side, and then perhaps those of the next channel. */
+        const bool run = pass->c_step == taps, whole = taps == pass->geom->kh * pass->geom->kw;
+        all.channels = run ? 1 : w.channels;
+        all.steps = run ? w.channels * taps : taps;
+        for (int64_t i = first; i < last; i++) {
+            const int64_t p = pc_block_row(b->cut, pass->rows, i);
+            all.rows = w.rows = pc_block_row(b->cut, pass->rows, i + 1) - p;
+            all.from = w.weight = weight + (p * w.p_step + c * w.c_step) * size;
+            all.to = (char *)b->work.weights + ((i - first) * step + c * taps * w.tall) * size;
+            if (whole) {
+                pass->kernels->pack_scalars(&all);
+            } else if (pass->call->dtype == PC_F32) {
+                pack_weights_f32(&w, all.to);
+            } else {
+                pack_weights_f64(&w, all.to);
+            }
         }
     }
 }
@@ -168,7 +177,7 @@ static void run_blocks(const pc_item *b, const pc_target *to, int64_t first, int
     const int64_t taps = slab->y.taps * slab->x.taps;
     const int64_t rows = b->cut->flat ? 1 : slab->y.count;
     const int64_t length = (b->cut->flat ? slab->y.count : 1) * slab->x.count * slab->samples;
-    const int64_t step = channels * taps * pass->kernels->dense_rows * size;
+    const int64_t step = block_step(b, channels) * size;
     pc_dense_args tile = {.out_step = to->p_step,
                           .init_step = 1,
                           .accumulate = channel > 0,

@@ -186,9 +186,8 @@ pc_cut pc_cut_of(const pc_conv_geom *g, pc_sweep *s, bool skip, int64_t depth, i
     c.columns = c.packed ? tile : pc_max(1, COLUMN_BYTES / size / steps / tile) * tile;
     c.column_elements = c.packed ? steps * tile + lanes : 0;
     c.chunk = pc_max(1, pc_min(blocks, WEIGHT_BYTES / size / steps / tall));
-    c.weight_elements = steps > INT64_MAX / 64 / tall / c.chunk
-                            ? INT64_MAX / 16
-                            : c.chunk * steps * tall + lanes; /* vectors are written whole */
+    /* packing writes whole vectors, so there is room for one behind each block */
+    c.weight_elements = steps > INT64_MAX / 64 / tall / c.chunk ? INT64_MAX / 16 : c.chunk * (steps * tall + lanes);
     /* The last tile of the last row may read past the slab's end. */
     c.slab_elements = slab_elements(s, &c, dtype) + c.columns + tile + lanes;
     c.panel = blocks;
