@@ -38,8 +38,8 @@ TAP_DTYPES = {"f32": np.dtype(np.int32), "f64": np.dtype(np.int64)}
 i64, pointer = ctypes.c_int64, ctypes.c_void_p
 
 
-class TileArgs(ctypes.Structure):
-    """Mirror of pc_tile_args."""
+class DenseArgs(ctypes.Structure):
+    """Mirror of pc_dense_args."""
 
     _fields_ = (
         ("out", pointer),
@@ -52,15 +52,56 @@ class TileArgs(ctypes.Structure):
         ("vec", pointer),
         ("scal", pointer),
         ("outer", i64),
+        ("count", i64),
+        ("rest", i64),
         ("vec_outer", i64),
-        ("scal_outer", i64),
-        ("row_count", i64),
-        ("col_count", i64),
-        ("vec_row", pointer),
-        ("vec_col", pointer),
-        ("scal_row", pointer),
-        ("scal_col", pointer),
-        ("scal_step", i64),
+        ("list", pointer),
+    )
+
+
+class PackArgs(ctypes.Structure):
+    """Mirror of pc_pack_args."""
+
+    _fields_ = (
+        ("to", pointer),
+        ("source", pointer),
+        ("channels", i64),
+        ("steps", i64),
+        ("rows", i64),
+        ("channel_step", i64),
+        ("row_step", i64),
+    )
+
+
+class ColumnsArgs(ctypes.Structure):
+    """Mirror of pc_columns_args."""
+
+    _fields_ = (
+        ("to", pointer),
+        ("source", pointer),
+        ("width", i64),
+        ("outer", i64),
+        ("count", i64),
+        ("rest", i64),
+        ("from_outer", i64),
+        ("list", pointer),
+        ("parts", i64),
+        ("part_to", pointer),
+        ("part_from", pointer),
+    )
+
+
+class CopyArgs(ctypes.Structure):
+    """Mirror of pc_copy_args."""
+
+    _fields_ = (
+        ("to", pointer),
+        ("source", pointer),
+        ("rows", i64),
+        ("columns", i64),
+        ("to_step", i64),
+        ("from_step", i64),
+        ("from_column", i64),
     )
 
 
@@ -292,6 +333,8 @@ class Kernels(ctypes.Structure):
         ("lanes", i64),
         ("tile_rows", i64),
         ("tile_columns", i64),
+        ("dense_rows", i64),
+        ("dense_vectors", i64 * 8),
         *[(name, pointer) for name in listed_kernels()],
     )
 
@@ -320,6 +363,8 @@ class Table:
         self.lanes = int(self.kernels.lanes)
         self.tile_rows = int(self.kernels.tile_rows)
         self.tile_columns = int(self.kernels.tile_columns)
+        self.dense_rows = int(self.kernels.dense_rows)
+        self.dense_vectors = tuple(self.kernels.dense_vectors)[: self.dense_rows]
 
     def call(self, kernel: str, args: ctypes.Structure) -> None:
         """Run a kernel."""
@@ -459,7 +504,8 @@ def declare_oracle(oracle: ctypes.CDLL) -> ctypes.CDLL:
     oracle.oracle_layout.restype = i64
     oracle.oracle_layout.argtypes = (ctypes.c_char_p,)
     for dtype in DTYPES:
-        getattr(oracle, f"oracle_{dtype}_weight_tile").argtypes = (pointer, i64, ctypes.c_int)
+        for kernel in ("dense_tile", "weight_tile"):
+            getattr(oracle, f"oracle_{dtype}_{kernel}").argtypes = (pointer, i64, ctypes.c_int)
     oracle.oracle_fp_state.restype = i64
     oracle.oracle_fp_mischief.restype = i64
     oracle.oracle_pool_run.restype = i64

@@ -31,7 +31,10 @@ int64_t oracle_layout(const char *what)
     if (strcmp(what, #type) == 0) {                                                                                    \
         return (int64_t)sizeof(type);                                                                                  \
     }
-    SIZE(pc_tile_args)
+    SIZE(pc_dense_args)
+    SIZE(pc_pack_args)
+    SIZE(pc_columns_args)
+    SIZE(pc_copy_args)
     SIZE(pc_weight_args)
     SIZE(pc_transpose_args)
     SIZE(pc_strips_args)
@@ -60,10 +63,14 @@ int64_t oracle_layout(const char *what)
     SIZE(pc_kernels)
     PLACE(pc_chains_args, rounds)
     SIZE(pc_isa)
-    PLACE(pc_tile_args, accumulate)
-    PLACE(pc_tile_args, vec)
-    PLACE(pc_tile_args, vec_row)
-    PLACE(pc_tile_args, scal_step)
+    PLACE(pc_dense_args, accumulate)
+    PLACE(pc_dense_args, vec)
+    PLACE(pc_dense_args, list)
+    PLACE(pc_pack_args, row_step)
+    PLACE(pc_columns_args, list)
+    PLACE(pc_columns_args, part_from)
+    PLACE(pc_copy_args, from_column)
+    PLACE(pc_kernels, dense_vectors)
     PLACE(pc_weight_args, vec)
     PLACE(pc_weight_args, row)
     PLACE(pc_transpose_args, rows)
@@ -272,23 +279,18 @@ void NAME(relu_forward)(const pc_map_args *a)
     }
 }
 
-/* The contract of conv_tile in kernels.h. `fused` is false for an ISA without fused multiply-add. */
-void NAME(conv_tile)(const pc_tile_args *a, int fused)
+/* The contract of dense_tile; `dense_rows` is the table's. `fused` is false for an ISA without fused multiply-add. */
+void NAME(dense_tile)(const pc_dense_args *a, int64_t dense_rows, int fused)
 {
     for (int64_t p = 0; p < a->rows; p++) {
         for (int64_t q = 0; q < a->columns; q++) {
             T *out = (T *)a->out + p * a->out_step + q;
             T sum = a->accumulate ? *out : a->init ? ((const T *)a->init)[p * a->init_step] : 0;
-            for (int64_t o = 0; o < a->outer; o++) {
-                for (int64_t r = 0; r < a->row_count; r++) {
-                    for (int64_t t = 0; t < a->col_count; t++) {
-                        T x = ((const T *)a->vec)[o * a->vec_outer + a->vec_row[r] + a->vec_col[t] + q];
-                        T w = ((const T *)
-                                   a->scal)[o * a->scal_outer + a->scal_row[r] + a->scal_col[t] + p * a->scal_step];
-                        T product = x * w;
-                        sum = fused ? FMA(x, w, sum) : product + sum;
-                    }
-                }
+            for (int64_t s = 0; s < a->outer * a->count + a->rest; s++) {
+                T x = ((const T *)a->vec)[s / a->count * a->vec_outer + a->list[s % a->count] + q];
+                T w = ((const T *)a->scal)[s * dense_rows + p];
+                T product = x * w;
+                sum = fused ? FMA(x, w, sum) : product + sum;
             }
             *out = sum;
         }

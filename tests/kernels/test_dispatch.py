@@ -19,7 +19,10 @@ def test_every_kernel_has_a_test() -> None:
 def test_structs_are_mirrored(oracle: ctypes.CDLL) -> None:
     """The ctypes structures lie in memory as the compiler lays them out."""
     mirrors = {
-        "pc_tile_args": lib.TileArgs,
+        "pc_dense_args": lib.DenseArgs,
+        "pc_pack_args": lib.PackArgs,
+        "pc_columns_args": lib.ColumnsArgs,
+        "pc_copy_args": lib.CopyArgs,
         "pc_weight_args": lib.WeightArgs,
         "pc_transpose_args": lib.TransposeArgs,
         "pc_strips_args": lib.StripsArgs,
@@ -39,10 +42,14 @@ def test_structs_are_mirrored(oracle: ctypes.CDLL) -> None:
     for name, mirror in mirrors.items():
         assert oracle.oracle_layout(name.encode()) == ctypes.sizeof(mirror), name
     for struct, field in [
-        ("pc_tile_args", "accumulate"),
-        ("pc_tile_args", "vec"),
-        ("pc_tile_args", "vec_row"),
-        ("pc_tile_args", "scal_step"),
+        ("pc_dense_args", "accumulate"),
+        ("pc_dense_args", "vec"),
+        ("pc_dense_args", "list"),
+        ("pc_pack_args", "row_step"),
+        ("pc_columns_args", "list"),
+        ("pc_columns_args", "part_from"),
+        ("pc_copy_args", "from_column"),
+        ("pc_kernels", "dense_vectors"),
         ("pc_weight_args", "vec"),
         ("pc_weight_args", "row"),
         ("pc_transpose_args", "rows"),
@@ -83,6 +90,10 @@ def test_tables_are_complete(library: lib.Library) -> None:
             assert kernels.lanes > 0
             assert kernels.tile_rows > 0
             assert kernels.tile_columns % kernels.lanes == 0
+            assert 1 <= kernels.dense_rows <= len(kernels.dense_vectors)
+            vectors = list(kernels.dense_vectors)[: kernels.dense_rows]
+            assert vectors == sorted(vectors, reverse=True)  # more rows, fewer vectors
+            assert vectors[-1] >= 1 and vectors[0] <= 8
             for name in lib.listed_kernels():
                 address = getattr(kernels, name)
                 assert address, name
