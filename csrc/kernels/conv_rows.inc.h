@@ -1,6 +1,6 @@
 /* Row kernels: depthwise convolutions, and those of few channels a group. Lanes are neighbouring outputs of one row.
  *
- * conv_tile shares one loaded vector among 8 output channels; with one output channel a group there is nobody to share
+ * dense_tile shares one loaded vector among 8 output channels; with one output channel a group there is nobody to share
  * with, and 7 of its 8 rows stay idle. Here the tile's rows are rows of one output plane instead, and what they share is
  * the weight:
  *

@@ -11,12 +11,7 @@
  *     y = y0 + j*sh,   k = k0 + m*period:    grad_out row = j + (y0 + pt - k0*dh)/sh - m*(period*dh/sh)
  *
  * So there are at most min(sh, kh) * min(sw, kw) sweeps, none with a wasted tap; pixels that no tap reaches are the
- * bias alone. Weights stay where they are: the tile broadcasts them, `p_step` apart.
- *
- *     for each sweep, band of outputs, block of samples, group, share of rows p:        an item, one thread
- *         for each block of channels:  pack the slab, about 256 KB, a part of L2
- *             for each 8 rows of p:    their weights stay in L1
- *                 for each run of pixels: the tile
+ * bias alone. sweep.c cuts a sweep into items, one thread each; dense.c does an item.
  *
  * The chain of one output is (bias, then channel, kernel row, kernel column), one fma each, whatever the bands,
  * blocks, tiles and threads: between blocks of channels the accumulators are stored and loaded again, never added.
