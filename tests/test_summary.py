@@ -13,12 +13,6 @@ import pyconv
 from pyconv import functional as F
 from pyconv._fields import SAME, after, beside, transposed, window
 
-MODELS = {
-    name: make
-    for name, make in NETWORKS.items()
-    if "norm" not in name or hasattr(pyconv, "BatchNorm2d")
-}
-
 
 class SimpleCNN(pyconv.Module):
     """A lecture's network, forward alone, with a skip written by hand."""
@@ -45,9 +39,9 @@ class SimpleCNN(pyconv.Module):
 # ---- shapes ----
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_shapes_are_those_of_a_real_call(name):
-    model = MODELS[name](pyconv)
+    model = NETWORKS[name](pyconv)
     seen = []
     for module in model.modules():
         module.register_forward_hook(
@@ -245,12 +239,11 @@ FIELDS = {
     "up and down": lambda: pyconv.Sequential(
         pyconv.ConvTranspose2d(1, 1, 3, 3), pyconv.AvgPool2d(2), pyconv.Conv2d(1, 1, 3, 3, 1)
     ),
-}
-if hasattr(pyconv, "AdaptiveAvgPool2d"):
-    FIELDS["adaptive"] = lambda: pyconv.AdaptiveAvgPool2d((24, 36))
-    FIELDS["adaptive, odd"] = lambda: pyconv.Sequential(
+    "adaptive": lambda: pyconv.AdaptiveAvgPool2d((24, 36)),
+    "adaptive, odd": lambda: pyconv.Sequential(
         pyconv.Conv2d(1, 1, 3, padding=1), pyconv.AdaptiveAvgPool2d((32, 15))
-    )
+    ),
+}
 
 
 def seen_along(net, axis, n):
@@ -304,7 +297,7 @@ def test_tiles_with_the_halo_give_what_the_whole_image_gives():
 
 
 def test_what_sees_the_whole_image():
-    net = MODELS["cnn"](pyconv)
+    net = NETWORKS["cnn"](pyconv)
     field = pyconv.receptive_field(net, (1, 1, 8, 8))
     assert field == ((8, 8), (0, 0), (0, 0))
     with pytest.raises(ValueError, match="sees the whole image"):

@@ -106,7 +106,7 @@ def test_footprint_of_infinity_and_nan(value: float, dtype: str) -> None:
     """Padding is multiplied: what is not finite in the gradient over padding gives NaN."""
     for case in (
         Case(1, 1, 2, 3, (5, 6), (3, 2), (2, 2), (1, 1)),
-        Case(3, 1, 2, 2, (1, 2), (4, 4), (1, 1), (2, 3)),
+        Case(3, 1, 3, 3, (1, 2), (4, 4), (1, 1), (2, 3)),
         Case(2, 1, 3, 2, (3, 4), (1, 1)),
     ):
         x, gy = (np.abs(inputs(case, dtype)[key]) + 1 for key in ("x", "gy"))

@@ -27,8 +27,6 @@ import pyconv
 
 pytest.importorskip("sklearn", reason="demo extra is not installed")
 
-if not hasattr(pyconv, "BatchNorm2d"):
-    TRAININGS = [training for training in TRAININGS if "batch norm" not in training[0]]
 BOUND = {"float64": 1e-9, "float32": 1e-3}
 CASES = [(*training, dtype) for training in TRAININGS for dtype in BOUND]
 
