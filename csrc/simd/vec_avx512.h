@@ -43,7 +43,7 @@
 /* dense_tile: so many vectors a row, the fewer the rows the more, in 32 registers. */
 #define PC_DENSE_ROWS 8
 #define PC_DENSE_WIDEST 8
-#define PC_DENSE_VECTORS(rows) ((rows) <= 3 ? 8 : (rows) == 4 ? 6 : (rows) == 5 ? 5 : (rows) == 6 ? 4 : 3)
+#define PC_DENSE_VECTORS(rows) ((rows) == 1 ? 8 : (rows) == 2 ? 6 : (rows) <= 4 ? 5 : (rows) <= 6 ? 4 : 3)
 #define PC_DENSE_PAIRS(rows) 0
 #define VF32_LANES 16
 #define VF64_LANES 8
