@@ -21,6 +21,13 @@ PC_INLINE PC_LOCAL(phase) PC_LOCAL(phase_of)(const pc_pool_args *a, const PC_LOC
     return (PC_LOCAL(phase)){(a->left + k) / a->sw - reach->x + reach->end - end, pc_max(0, end - begin)};
 }
 
+/* a[0], b[0], a[1], b[1], ...: two vectors. */
+PC_INLINE void PC_LOCAL(store_pairs)(T *p, v_t a, v_t b)
+{
+    v_store(p, v_zip_low(a, b));
+    v_store(p + V_LANES, v_zip_high(a, b));
+}
+
 PC_INLINE v_t PC_LOCAL(sum_of)(const T *row, int64_t row_step, const int64_t rows, const int64_t count)
 {
     v_t sum = v_zero();
@@ -63,10 +70,10 @@ PC_INLINE void PC_LOCAL(input_row)(const pc_pool_args *a, const PC_LOCAL(reach) 
             v_t even = PC_LOCAL(windows_sum)(staged + i + first.first, staged_row, rows, first.count);
             v_t odd = PC_LOCAL(windows_sum)(staged + i + second.first, staged_row, rows, second.count);
             if (out + q + 2 * V_LANES <= end) {
-                v_store_pairs(out + q, even, odd);
+                PC_LOCAL(store_pairs)(out + q, even, odd);
             } else {
                 T pairs[2 * V_LANES];
-                v_store_pairs(pairs, even, odd);
+                PC_LOCAL(store_pairs)(pairs, even, odd);
                 memcpy(out + q, pairs, (size_t)pc_min(2 * V_LANES, a->columns - q) * sizeof(T));
             }
         }
@@ -148,8 +155,8 @@ void PC_SYMBOL(max_pool_backward_pairs)(const pc_pairs_args *args)
                 return;
             }
             const v_t g = v_load(grad + q);
-            v_store_pairs(top + 2 * q, v_select(is_first, g, v_zero()), v_select(is_second, g, v_zero()));
-            v_store_pairs(bottom + 2 * q, v_select(is_third, g, v_zero()), v_select(is_fourth, g, v_zero()));
+            PC_LOCAL(store_pairs)(top + 2 * q, v_select(is_first, g, v_zero()), v_select(is_second, g, v_zero()));
+            PC_LOCAL(store_pairs)(bottom + 2 * q, v_select(is_third, g, v_zero()), v_select(is_fourth, g, v_zero()));
         }
         if (a->width > 2 * a->columns) {
             top[a->width - 1] = 0;

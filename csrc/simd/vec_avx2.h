@@ -93,12 +93,6 @@ PC_INLINE vf32_t vf32_load_step(const float *p, int64_t step)
 {
     return _mm256_setr_ps(p[0], p[step], p[2 * step], p[3 * step], p[4 * step], p[5 * step], p[6 * step], p[7 * step]);
 }
-PC_INLINE void vf32_store_pairs(float *p, vf32_t a, vf32_t b)
-{
-    vf32_t low = _mm256_unpacklo_ps(a, b), high = _mm256_unpackhi_ps(a, b);
-    _mm256_storeu_ps(p, _mm256_permute2f128_ps(low, high, 0x20));
-    _mm256_storeu_ps(p + 8, _mm256_permute2f128_ps(low, high, 0x31));
-}
 PC_INLINE vi32_t vi32_add(vi32_t a, vi32_t b) { return _mm256_add_epi32(a, b); }
 PC_INLINE vi32_t vi32_max(vi32_t a, vi32_t b) { return _mm256_max_epi32(a, b); }
 PC_INLINE void vi32_store_wide(int64_t *p, vi32_t a, int64_t base)
@@ -205,12 +199,6 @@ PC_INLINE vf64_t vf64_in_order(vf64_t a) { return _mm256_permute4x64_pd(a, 0xd8)
 PC_INLINE vf64_t vf64_load_step(const double *p, int64_t step)
 {
     return _mm256_setr_pd(p[0], p[step], p[2 * step], p[3 * step]);
-}
-PC_INLINE void vf64_store_pairs(double *p, vf64_t a, vf64_t b)
-{
-    vf64_t low = _mm256_unpacklo_pd(a, b), high = _mm256_unpackhi_pd(a, b);
-    _mm256_storeu_pd(p, _mm256_permute2f128_pd(low, high, 0x20));
-    _mm256_storeu_pd(p + 4, _mm256_permute2f128_pd(low, high, 0x31));
 }
 PC_INLINE vi64_t vi64_add(vi64_t a, vi64_t b) { return _mm256_add_epi64(a, b); }
 PC_INLINE vi64_t vi64_max(vi64_t a, vi64_t b) { return _mm256_blendv_epi8(b, a, _mm256_cmpgt_epi64(a, b)); }

@@ -23,7 +23,6 @@
  *   evens(a, b), odds(a, b)        every second one of the 2*lanes elements of a, then b. In an order of the ISA's own,
  *                                  lane by lane the same in both; in_order(x) puts them back, once, at the end
  *   load_step(p, step)             p[0], p[step], p[2*step], ...: whole vectors of any step, one element at a time
- *   store_pairs(p, a, b)           a[0], b[0], a[1], b[1], ...: two vectors
  *   vi add, max, eq                as it says; eq is a mask
  *   store_wide(p, a, base)         p[i] = base + a[i] as int64
  *   load_narrow(p, &fit)           int64 to vi's width (lanes that do not fit hold anything), and where 0 <= p[i] < 2^32
@@ -124,13 +123,6 @@ PC_INLINE vf32_t vf32_load_step(const float *p, int64_t step)
     return _mm512_setr_ps(p[0], p[step], p[2 * step], p[3 * step], p[4 * step], p[5 * step], p[6 * step], p[7 * step],
                           p[8 * step], p[9 * step], p[10 * step], p[11 * step], p[12 * step], p[13 * step],
                           p[14 * step], p[15 * step]);
-}
-PC_INLINE void vf32_store_pairs(float *p, vf32_t a, vf32_t b)
-{
-    const __m512i low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-    const __m512i high = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
-    _mm512_storeu_ps(p, _mm512_permutex2var_ps(a, low, b));
-    _mm512_storeu_ps(p + 16, _mm512_permutex2var_ps(a, high, b));
 }
 PC_INLINE vi32_t vi32_add(vi32_t a, vi32_t b) { return _mm512_add_epi32(a, b); }
 PC_INLINE vi32_t vi32_max(vi32_t a, vi32_t b) { return _mm512_max_epi32(a, b); }
@@ -250,13 +242,6 @@ PC_INLINE vf64_t vf64_in_order(vf64_t a) { return a; }
 PC_INLINE vf64_t vf64_load_step(const double *p, int64_t step)
 {
     return _mm512_setr_pd(p[0], p[step], p[2 * step], p[3 * step], p[4 * step], p[5 * step], p[6 * step], p[7 * step]);
-}
-PC_INLINE void vf64_store_pairs(double *p, vf64_t a, vf64_t b)
-{
-    const __m512i low = _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11);
-    const __m512i high = _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15);
-    _mm512_storeu_pd(p, _mm512_permutex2var_pd(a, low, b));
-    _mm512_storeu_pd(p + 8, _mm512_permutex2var_pd(a, high, b));
 }
 PC_INLINE vi64_t vi64_add(vi64_t a, vi64_t b) { return _mm512_add_epi64(a, b); }
 PC_INLINE vi64_t vi64_max(vi64_t a, vi64_t b) { return _mm512_max_epi64(a, b); }

@@ -138,11 +138,6 @@ PC_INLINE vf32_t vf32_load_step(const float *p, int64_t step)
 {
     return (vf32_t){p[0], p[step], p[2 * step], p[3 * step]};
 }
-PC_INLINE void vf32_store_pairs(float *p, vf32_t a, vf32_t b)
-{
-    vf32_store(p, (vf32_t){a[0], b[0], a[1], b[1]});
-    vf32_store(p + 4, (vf32_t){a[2], b[2], a[3], b[3]});
-}
 PC_INLINE vi32_t vi32_add(vi32_t a, vi32_t b) { return a + b; }
 PC_INLINE vi32_t vi32_max(vi32_t a, vi32_t b) { return vi32_select(a > b, a, b); }
 PC_INLINE void vi32_store_wide(int64_t *p, vi32_t a, int64_t base)
@@ -261,11 +256,6 @@ PC_INLINE vf64_t vf64_odds(vf64_t a, vf64_t b) { return (vf64_t){a[1], b[1]}; }
 PC_INLINE vi64_t vi64_in_order(vi64_t a) { return a; }
 PC_INLINE vf64_t vf64_in_order(vf64_t a) { return a; }
 PC_INLINE vf64_t vf64_load_step(const double *p, int64_t step) { return (vf64_t){p[0], p[step]}; }
-PC_INLINE void vf64_store_pairs(double *p, vf64_t a, vf64_t b)
-{
-    vf64_store(p, (vf64_t){a[0], b[0]});
-    vf64_store(p + 2, (vf64_t){a[1], b[1]});
-}
 PC_INLINE vi64_t vi64_add(vi64_t a, vi64_t b) { return a + b; }
 PC_INLINE vi64_t vi64_max(vi64_t a, vi64_t b) { return vi64_select(a > b, a, b); }
 PC_INLINE void vi64_store_wide(int64_t *p, vi64_t a, int64_t base)

@@ -45,7 +45,6 @@
 #undef v_odds
 #undef v_in_order
 #undef v_load_step
-#undef v_store_pairs
 #undef vi_in_order
 #undef vi_add
 #undef vi_max
@@ -93,7 +92,6 @@
 #define v_odds vf64_odds
 #define v_in_order vf64_in_order
 #define v_load_step vf64_load_step
-#define v_store_pairs vf64_store_pairs
 #define vi_in_order vi64_in_order
 #define vi_add vi64_add
 #define vi_max vi64_max
