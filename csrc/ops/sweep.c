@@ -1,5 +1,7 @@
 #include "ops/sweep.h"
 
+#include "base/checked.h"
+
 enum {
     SLAB_BYTES = 256 << 10,   /* half of the smallest L2 we care for; 160 to 300 KB measure alike */
     STEP_BYTES = 24 << 10,    /* a tile's columns and scalars through one block of channels: they stay in L1 */
@@ -14,6 +16,7 @@ enum {
     ENOUGH = 256,             /* until there are so many */
     ALIKE = 2048,             /* outputs that share packed weights: enough to forget what those cost */
 };
+#define MOST_TAPS ((int64_t)1 << 48)
 
 /* ---- sweeps -------------------------------------------------------------------------------------------------- */
 
@@ -114,6 +117,10 @@ pc_cut pc_cut_of(const pc_conv_geom *g, pc_sweep *s, bool skip, int64_t depth, i
     const int64_t blocks = pc_ceil_div(rows, tall);
     const int64_t tile = kernels->dense_vectors[pc_ceil_div(rows, blocks) - 1] * lanes;
     const double pixels = (double)s->y.count * (double)s->x.count;
+    int64_t taps; /* a window of so many has no weight in memory, and no list */
+    if (pc_mul(&taps, pc_max(1, s->y.taps), pc_max(1, s->x.taps)) || taps > MOST_TAPS) {
+        taps = MOST_TAPS;
+    }
     pc_cut c = {.samples = 1, .band_h = s->y.count, .band_w = s->x.count, .blocks = blocks, .shares = 1};
 
     /* A tiny map under a large window reads mostly padding (a generator's first layer: 1x1 to 4x4, one tap of 16 per
@@ -126,12 +133,12 @@ pc_cut pc_cut_of(const pc_conv_geom *g, pc_sweep *s, bool skip, int64_t depth, i
         c.samples = pc_min(g->n, pc_ceil_div(pc_ceil_div(ENOUGH, (int64_t)pixels), lanes) * lanes);
     }
     /* In place: either each row by itself, or with a copy of the slab for each column tap. */
-    c.packed = blocks >= PACKED_BLOCKS && (double)depth * (double)s->y.taps * (double)s->x.taps >= PACKED_STEPS;
+    c.packed =
+        blocks >= PACKED_BLOCKS && (double)depth * (double)taps >= PACKED_STEPS && taps <= SLAB_BYTES / size / tile;
     c.flat = c.packed || c.exact || c.samples > 1 || runs_on(s, rows, lanes);
     s->x.split = c.flat && !c.packed;
 
     /* Channels: as many steps as stay in L1. */
-    const int64_t taps = pc_max(1, pc_min(s->y.taps, STEP_BYTES) * pc_min(s->x.taps, STEP_BYTES));
     c.channels = pc_max(1, pc_min(depth, STEP_BYTES / size / (tile + tall) / taps));
     c.channels = pc_ceil_div(depth, pc_ceil_div(depth, c.channels)); /* blocks of one size */
 
@@ -180,14 +187,13 @@ pc_cut pc_cut_of(const pc_conv_geom *g, pc_sweep *s, bool skip, int64_t depth, i
     c.together = pc_max(1, pc_min(c.channels, LIST / taps));
     c.taps_y = s->y.taps;
     c.taps_x = s->x.taps;
-    c.list = s->y.taps > INT64_MAX / 64 / pc_max(1, s->x.taps) ? INT64_MAX / 16
-                                                               : c.together * pc_max(1, s->y.taps * s->x.taps);
+    c.list = c.together * taps;
     c.tile = tile;
     c.columns = c.packed ? tile : pc_max(1, COLUMN_BYTES / size / steps / tile) * tile;
     c.column_elements = c.packed ? steps * tile + lanes : 0;
     c.chunk = pc_max(1, pc_min(blocks, WEIGHT_BYTES / size / steps / tall));
     /* packing writes whole vectors, so there is room for one behind each block */
-    c.weight_elements = steps > INT64_MAX / 64 / tall / c.chunk ? INT64_MAX / 16 : c.chunk * (steps * tall + lanes);
+    c.weight_elements = c.chunk * (steps * tall + lanes);
     /* The last tile of the last row may read past the slab's end. */
     c.slab_elements = slab_elements(s, &c, dtype) + c.columns + tile + lanes;
     c.panel = blocks;
