@@ -1,10 +1,20 @@
 /* pack_scalars, pack_columns, copy_rows: what dense_tile needs copied before it runs. */
 
-/* A block of as many steps as a vector has lanes turns in registers. `tall` vectors-of-p are stored whole, one behind the
- * other, so what lies behind the rows of one step is overwritten by the next. */
-PC_INLINE void PC_LOCAL(pack_block)(T *to, const T *from, int64_t from_step, int64_t rows, int64_t steps)
+/* Where step k of a channel goes, its place number i. */
+PC_INLINE T *PC_LOCAL(place)(const pc_pack_args *a, int64_t channel, int64_t k, int64_t i)
+{
+    const int64_t at = a->first ? a->place[i].at + (a->channel + channel) * a->place[i].step
+                                : (channel * a->steps + k) * PC_DENSE_ROWS;
+    return (T *)a->to + at;
+}
+
+/* As many steps as a vector has lanes, or fewer, turn in registers. Vectors are stored whole, so what lies behind the
+ * rows of one step is overwritten by the next. */
+PC_INLINE void PC_LOCAL(pack_block)(const pc_pack_args *a, int64_t channel, int64_t first, const int64_t rows,
+                                    const int64_t steps, const bool placed)
 {
     enum { PARTS = (PC_DENSE_ROWS + V_LANES - 1) / V_LANES };
+    const T *from = (const T *)a->from + channel * a->channel_step + first;
     v_t x[PARTS][V_LANES];
     PC_UNROLL(4)
     for (int part = 0; part < PARTS; part++) {
@@ -14,43 +24,67 @@ PC_INLINE void PC_LOCAL(pack_block)(T *to, const T *from, int64_t from_step, int
             if (p >= PC_DENSE_ROWS || p >= rows) {
                 x[part][i] = v_zero();
             } else {
-                x[part][i] = steps < V_LANES ? v_load_tail(from + p * from_step, steps) : v_load(from + p * from_step);
+                x[part][i] =
+                    steps < V_LANES ? v_load_tail(from + p * a->row_step, steps) : v_load(from + p * a->row_step);
             }
         }
         v_transpose(x[part]);
     }
     PC_UNROLL(16)
     for (int k = 0; k < V_LANES; k++) {
-        if (k < steps) {
+        const int64_t begin = placed && k < steps ? a->first[first + k] : 0;
+        const int64_t end = placed && k < steps ? a->first[first + k + 1] : k < steps;
+        for (int64_t i = begin; i < end; i++) {
             PC_UNROLL(4)
             for (int part = 0; part < PARTS; part++) {
-                v_store(to + k * PC_DENSE_ROWS + part * V_LANES, x[part][k]);
+                v_store(PC_LOCAL(place)(a, channel, first + k, i) + part * V_LANES, x[part][k]);
             }
+        }
+    }
+}
+
+/* Rows that lie side by side need no turning. A row may be read beyond its end while there is another behind it. */
+PC_INLINE void PC_LOCAL(pack_rows)(const pc_pack_args *a)
+{
+    T *to = a->to;
+    const T *from = a->from;
+    for (int64_t c = 0; c < a->channels; c++, to += PC_DENSE_ROWS, from += a->channel_step) {
+        for (int64_t p = 0; p < a->rows; p += V_LANES) {
+            const bool inside = c + 1 < a->channels && a->channel_step >= p + V_LANES;
+            v_store(to + p, inside ? v_load(from + p) : v_load_tail(from + p, pc_min(V_LANES, a->rows - p)));
         }
     }
 }
 
 void PC_SYMBOL(pack_scalars)(const pc_pack_args *a)
 {
-    T *to = a->to;
-    const T *from = a->from;
-    if (a->row_step == 1 && a->steps == 1) {
-        for (int64_t c = 0; c < a->channels; c++, to += PC_DENSE_ROWS, from += a->channel_step) {
-            for (int64_t p = 0; p < a->rows; p += V_LANES) {
-                v_store(to + p, v_load_tail(from + p, pc_min(V_LANES, a->rows - p)));
-            }
-        }
+    enum { FEW = 2 }; /* steps that are not worth turning */
+    if (a->row_step == 1 && a->steps == 1 && !a->first) {
+        PC_LOCAL(pack_rows)(a);
         return;
     }
-    for (int64_t c = 0; c < a->channels; c++, from += a->channel_step) {
+    for (int64_t c = 0; c < a->channels; c++) {
         for (int64_t k = 0; k < a->steps; k += V_LANES) {
             const int64_t steps = pc_min(V_LANES, a->steps - k);
-            if (steps == V_LANES && a->rows == PC_DENSE_ROWS) {
-                PC_LOCAL(pack_block)(to, from + k, a->row_step, PC_DENSE_ROWS, V_LANES);
+            if (steps <= FEW) {
+                const T *from = (const T *)a->from + c * a->channel_step;
+                for (int64_t j = k; j < k + steps; j++) {
+                    for (int64_t i = a->first ? a->first[j] : 0; i < (a->first ? a->first[j + 1] : 1); i++) {
+                        T *to = PC_LOCAL(place)(a, c, j, i);
+                        for (int64_t p = 0; p < a->rows; p++) {
+                            to[p] = from[p * a->row_step + j];
+                        }
+                    }
+                }
+            } else if (a->first) {
+                if (a->first[k] < a->first[k + steps]) {
+                    PC_LOCAL(pack_block)(a, c, k, a->rows, steps, true);
+                }
+            } else if (steps == V_LANES && a->rows == PC_DENSE_ROWS) {
+                PC_LOCAL(pack_block)(a, c, k, PC_DENSE_ROWS, V_LANES, false);
             } else {
-                PC_LOCAL(pack_block)(to, from + k, a->row_step, a->rows, steps);
+                PC_LOCAL(pack_block)(a, c, k, a->rows, steps, false);
             }
-            to += steps * PC_DENSE_ROWS;
         }
     }
 }

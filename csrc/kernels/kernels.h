@@ -14,12 +14,24 @@
  *
  *     to[(c*steps + k)*dense_rows + p] = from[c*channel_step + p*row_step + k]     for c < channels, k < steps, p < rows
  *
- * What lies between may be written, and up to a vector behind the last. 1 <= rows <= dense_rows. */
+ * With places, step k goes to each of the places first[k] .. first[k+1]-1, and nowhere if there is none, but is read:
+ *
+ *     to[place.at + (channel + c)*place.step + p]
+ *
+ * What lies between may be written, and up to a vector behind the last: places have to ascend with c and then k, or lie
+ * more than a vector apart. 1 <= rows <= dense_rows. */
+typedef struct {
+    int64_t at, step;
+} pc_place;
+
 typedef struct {
     void *to;         /* T */
     const void *from; /* T */
     int64_t channels, steps, rows;
     int64_t channel_step, row_step;
+    const int64_t *first; /* NULL: the formula above */
+    const pc_place *place;
+    int64_t channel; /* with places, c counts from here; `from` is its first weight */
 } pc_pack_args;
 
 /* pack_columns: the columns of a tile, side by side, in the order of its steps.

@@ -88,24 +88,20 @@ static void fill_unreached(const pc_pass *pass, int index, int count)
     }
 }
 
-static bool is_empty(const pc_conv_geom *geom, const pc_sweep *sweep)
+static bool is_empty(const pc_conv_geom *geom, bool forward)
 {
-    return geom->n == 0 || sweep->y.count == 0 || sweep->x.count == 0;
+    return geom->n == 0 || (forward ? geom->oh == 0 || geom->ow == 0 : geom->ih == 0 || geom->iw == 0);
 }
 
 static void run_thread(void *context, int index, int count)
 {
     const pc_pass *pass = context;
     const pc_dtype dtype = pass->call->dtype;
-    int64_t item = 0;
-    for (int64_t i = 0; i < pc_sweep_count(pass->geom, pass->forward) && !pc_stopped(pass->call); i++) {
-        pc_sweep s = pc_sweep_at(pass->geom, pass->forward, i);
-        if (!is_empty(pass->geom, &s)) {
-            const pc_cut cut =
-                pc_cut_of(pass->geom, &s, pass->skip, pass->depth, pass->rows, pass->kernels, dtype, count);
-            pc_slice slice = pc_slice_of(pass->call, index);
-            pc_dense_run(pass, &s, &cut, pc_dense_lay(&slice, &cut, dtype), index, count, &item);
-        }
+    if (!is_empty(pass->geom, pass->forward)) {
+        const pc_cut cut =
+            pc_cut_of(pass->geom, pass->forward, pass->skip, pass->depth, pass->rows, pass->kernels, dtype, count);
+        pc_slice slice = pc_slice_of(pass->call, index);
+        pc_dense_run(pass, &cut, pc_dense_lay(&slice, &cut, dtype), index, count);
     }
     fill_unreached(pass, index, count);
 }
@@ -155,17 +151,12 @@ static int64_t workspace_bytes(const pc_conv_geom *geom, bool forward, int64_t r
 {
     const pc_kernels *kernels = pc_kernels_for(dtype);
     int64_t bytes = 0;
-    for (int64_t i = 0; i < pc_sweep_count(geom, forward); i++) {
-        for (int skip = forward ? 0 : 1; skip < 2; skip++) { /* forward: the weights, not seen yet, decide */
-            pc_sweep s = pc_sweep_at(geom, forward, i);
-            if (is_empty(geom, &s)) {
-                continue;
-            }
-            const pc_cut cut = pc_cut_of(geom, &s, skip, depth, rows, kernels, dtype, threads);
-            pc_slice slice = {NULL, 0};
-            pc_dense_lay(&slice, &cut, dtype);
-            bytes = slice.used < 0 || bytes < 0 ? -1 : pc_max(bytes, slice.used);
-        }
+    for (int skip = forward ? 0 : 1; skip < 2 && !is_empty(geom, forward); skip++) {
+        /* forward: the weights, not seen yet, decide */
+        const pc_cut cut = pc_cut_of(geom, forward, skip, depth, rows, kernels, dtype, threads);
+        pc_slice slice = {NULL, 0};
+        pc_dense_lay(&slice, &cut, dtype);
+        bytes = slice.used < 0 || bytes < 0 ? -1 : pc_max(bytes, slice.used);
     }
     return bytes;
 }

@@ -269,7 +269,7 @@ static pc_pixels take_pixels(const pc_weight_pass *pass, const pc_weight_cut *cu
         row_step = slab.row_step;
         for (int64_t s = 0; s < chunk->samples; s++) {
             pc_slab_pack(&slab, &y, &cut->x, dtype, work->slab + s * sample_step * size, &pass->in, chunk->n + s, ic,
-                         item->channels, 0.0);
+                         item->channels, true);
         }
     }
     for (int64_t c = 0, j = 0; c < item->channels; c++) {

@@ -1,39 +1,45 @@
-/* dense.c: one item of a sweep, from packing to the output. conv.c has the chapter.
+/* dense.c: one item of a pass, from packing to the output. conv.c has the chapter.
  *
  *     for each block of channels:
  *         for each chunk of blocks of rows p:      pack their weights, a part of L2
- *             for each unit (a band, a sample):    pack its slab, another part of L2
+ *             for each part (a band, samples):     pack its slab, another part of L2
  *                 for each run of columns:         their slab lines stay in L1
  *                     for each block of rows:      dense_tile along the run
  *
- * Weights are packed [block][channel][tap][row of the block], for the taps that the band has, in the order of the
- * chain: the tile then reads them one behind the other. All units of the item share them.
+ * Weights are packed [block][set of taps][channel][tap][row of the block], in the order of the chain: the tile then
+ * reads them one behind the other. Parts that read the same taps share a set. The other parts of an item have other
+ * taps: the phases of a strided gradient have each tap once between them, and so have the pixels of a map that is
+ * smaller than its window. So each weight is read once, and goes where its part wants it.
  *
  * Where outputs are not neighbours in memory (samples that share their tiles, pixels of one phase of a strided
- * gradient) an item is a single unit, the tile writes a panel, and the panel goes out when all channels are in. */
+ * gradient) the tile writes a panel, and the panel goes out when all channels are in. */
 #include "ops/dense.h"
+
+#include <string.h>
 
 enum { STRIP = 16 }; /* channels: their weights stay in L1 while all blocks of rows take theirs */
 
+/* What the slab holds, so that nothing is packed twice. */
+typedef struct {
+    pc_span y, x;
+    int64_t samples, sweep, sample, channel, rim; /* rim: so many channels have theirs */
+} pc_held;
+
 typedef struct {
     const pc_pass *pass;
-    const pc_sweep *sweep;
     const pc_cut *cut;
     pc_dense_work work;
     bool exact;
-    int64_t sample, group;
+    int64_t group;
+    int64_t parts, sets, taps, outputs; /* of the item */
+    int64_t placed;                     /* channels for which the places are there */
+    /* the part that is being worked on */
+    const pc_part *part;
+    pc_sweep sweep;
+    int64_t sweep_index, together;
     pc_slab slab;
+    pc_held held;
 } pc_item;
-
-/* A block of rows, one of channels: what there is to pack (dense.inc.h). */
-typedef struct {
-    const char *weight; /* its first row, first channel */
-    int64_t rows, channels;
-    int64_t p_step, c_step;
-    int64_t tall;                /* distance of packed steps */
-    const int64_t *row, *column; /* of the taps, in the weight */
-    int64_t row_count, column_count;
-} pc_weight_block;
 
 /* Where the panel's columns lie in the output: samples fastest, then columns, then rows. */
 typedef struct {
@@ -60,88 +66,244 @@ pc_dense_work pc_dense_lay(pc_slice *slice, const pc_cut *c, pc_dtype dtype)
         .weights = pc_lay(slice, c->weight_elements, size),
         .panel = pc_lay(slice, c->panel_elements, size),
         .columns = pc_lay(slice, c->column_elements, size),
-        .parts = pc_lay(slice, c->packed ? 2 * c->tile : 0, sizeof(int64_t)),
+        .pieces = pc_lay(slice, c->packed ? 2 * c->tile : 0, sizeof(int64_t)),
         .regular = pc_lay(slice, c->packed ? c->list : 0, sizeof(int64_t)),
         .list = pc_lay(slice, c->list, sizeof(int64_t)),
-        .row = pc_lay(slice, 2 * c->taps_y, sizeof(int64_t)),
-        .column = pc_lay(slice, 2 * c->taps_x, sizeof(int64_t)),
+        .row = pc_lay(slice, c->taps_y, sizeof(int64_t)),
+        .column = pc_lay(slice, c->taps_x, sizeof(int64_t)),
+        .part = pc_lay(slice, c->run, sizeof(pc_part)),
+        .first = pc_lay(slice, c->window + 1, sizeof(int64_t)),
+        .place = pc_lay(slice, c->item_taps, sizeof(pc_place)),
     };
 }
 
-/* The lists of one band: the steps of `together` channels in the slab, and where the taps are in the weight. */
-static void fill_lists(const pc_item *b)
+/* ---- parts ----------------------------------------------------------------------------------------------------- */
+
+static void enter_sweep(pc_item *b, int64_t index)
 {
-    const pc_slab *slab = &b->slab;
-    const pc_axis *y = &b->sweep->y, *x = &b->sweep->x;
-    const pc_dense_work *work = &b->work;
-    const int64_t rows = slab->y.taps, columns = slab->x.taps;
-    int64_t *slab_row = work->row + rows, *slab_column = work->column + columns;
-    pc_slab_rows(slab, y, slab_row);
-    pc_slab_columns(slab, x, slab_column);
-    for (int64_t r = 0; r < rows; r++) {
-        work->row[r] = (y->weight_first + (slab->y.tap + r) * y->weight_step) * b->pass->geom->kw;
+    if (b->sweep_index != index) {
+        b->sweep = pc_sweep_at(b->pass->geom, b->pass->forward, index);
+        b->sweep.x.split = b->cut->split;
+        b->sweep_index = index;
     }
-    for (int64_t t = 0; t < columns; t++) {
-        work->column[t] = x->weight_first + (slab->x.tap + t) * x->weight_step;
+}
+
+/* The first part of sweep `index`, or of the first one behind it that has outputs. Behind the last: sweep == sweeps. */
+static pc_part first_part(pc_item *b, int64_t index)
+{
+    const int64_t sweeps = pc_sweep_count(b->pass->geom, b->pass->forward);
+    pc_part part = {.sweep = index};
+    for (; part.sweep < sweeps; part.sweep++) {
+        enter_sweep(b, part.sweep);
+        if (b->sweep.y.count > 0 && b->sweep.x.count > 0) {
+            part.y_end = pc_band_end(&b->sweep.y, 0, b->cut->band_h, b->exact);
+            part.x_end = pc_band_end(&b->sweep.x, 0, b->cut->band_w, b->exact);
+            break;
+        }
     }
-    for (int64_t k = 0; b->cut->packed && k < b->cut->together * rows * columns; k++) {
-        work->regular[k] = k * b->cut->tile;
+    return part;
+}
+
+/* Samples fastest, then bands of columns, bands of rows, sweeps. */
+static void next_part(pc_item *b, pc_part *part)
+{
+    enter_sweep(b, part->sweep);
+    part->sample += b->cut->samples;
+    if (part->sample < b->pass->geom->n) {
+        return;
     }
-    int64_t *list = work->list;
-    for (int64_t c = 0; c < b->cut->together; c++) {
-        for (int64_t r = 0; r < rows; r++) {
-            for (int64_t t = 0; t < columns; t++) {
-                *list++ = c * slab->channel_step + slab_row[r] + slab_column[t];
+    part->sample = 0;
+    part->x = part->x_end;
+    if (part->x == b->sweep.x.count) {
+        part->x = 0;
+        part->y = part->y_end;
+        if (part->y == b->sweep.y.count) {
+            *part = first_part(b, part->sweep + 1);
+            return;
+        }
+        part->y_end = pc_band_end(&b->sweep.y, part->y, b->cut->band_h, b->exact);
+    }
+    part->x_end = pc_band_end(&b->sweep.x, part->x, b->cut->band_w, b->exact);
+}
+
+/* Makes `part` one of the item's, if there is room for it. The first one always has. */
+static bool add_part(pc_item *b, const pc_part *part)
+{
+    const pc_cut *cut = b->cut;
+    if (b->parts == cut->run) {
+        return false;
+    }
+    enter_sweep(b, part->sweep);
+    const pc_sweep *s = &b->sweep;
+    const int64_t rows = part->y_end - part->y, columns = part->x_end - part->x;
+    const pc_part *last = b->parts > 0 ? &b->work.part[b->parts - 1] : NULL;
+    pc_part new = *part;
+    new.samples = pc_min(cut->samples, b->pass->geom->n - part->sample);
+    new.direct = cut->samples == 1 && s->x_step == 1 &&
+                 (!cut->flat || rows == 1 || (columns == b->pass->out_w && s->y_step == 1));
+    new.taps_y = pc_band_taps(&s->y, part->y, rows, b->pass->skip, &new.tap_y);
+    new.taps_x = pc_band_taps(&s->x, part->x, columns, b->pass->skip, &new.tap_x);
+    const bool shared = last && last->sweep == new.sweep && last->tap_y == new.tap_y && last->tap_x == new.tap_x &&
+                        last->taps_y == new.taps_y && last->taps_x == new.taps_x;
+    const int64_t taps = shared ? 0 : new.taps_y *new.taps_x, outputs = rows *columns *new.samples;
+    if (last && (b->outputs + outputs > cut->outputs || b->taps + taps > cut->item_taps)) {
+        return false;
+    }
+    new.set = shared ? last->set : b->sets;
+    new.taps = shared ? last->taps : b->taps;
+    new.outputs = b->outputs;
+    b->work.part[b->parts++] = new;
+    b->sets += !shared;
+    b->taps += taps;
+    b->outputs += outputs;
+    return true;
+}
+
+/* Slab and lists of the part: the steps of a few channels in the slab, and in packed columns. */
+static void enter_part(pc_item *b, const pc_part *part)
+{
+    if (b->part == part) {
+        return;
+    }
+    b->part = part;
+    enter_sweep(b, part->sweep);
+    const pc_sweep *s = &b->sweep;
+    pc_slab *slab = &b->slab;
+    *slab = pc_slab_of(pc_span_of(&s->y, part->y, part->y_end - part->y, b->pass->skip),
+                       pc_span_of(&s->x, part->x, part->x_end - part->x, b->pass->skip), part->samples,
+                       b->pass->call->dtype);
+    pc_slab_rows(slab, &s->y, b->work.row);
+    pc_slab_columns(slab, &s->x, b->work.column);
+    b->together = pc_together(b->cut, slab->y.taps * slab->x.taps);
+    int64_t *list = b->work.list;
+    for (int64_t c = 0; c < b->together; c++) {
+        for (int64_t r = 0; r < slab->y.taps; r++) {
+            for (int64_t t = 0; t < slab->x.taps; t++) {
+                *list++ = c * slab->channel_step + b->work.row[r] + b->work.column[t];
             }
         }
     }
 }
 
-/* The distance of blocks in packed weights. A vector of room between them, since packing writes whole vectors. */
+/* ---- packing ---------------------------------------------------------------------------------------------------- */
+
+/* Elements from a block of packed weights to the next, and to a part's. A vector of room behind each set of taps, since
+ * packing writes whole vectors. */
 static int64_t block_step(const pc_item *b, int64_t channels)
 {
-    const pc_kernels *kernels = b->pass->kernels;
-    return channels * b->slab.y.taps * b->slab.x.taps * kernels->dense_rows + kernels->lanes;
+    return b->taps * channels * b->pass->kernels->dense_rows + b->sets * b->pass->kernels->lanes;
+}
+
+static int64_t set_offset(const pc_item *b, const pc_part *part, int64_t channels)
+{
+    return part->taps * channels * b->pass->kernels->dense_rows + part->set * b->pass->kernels->lanes;
+}
+
+/* The tap's place among those of the window. */
+static int64_t weight_tap(const pc_item *b, const pc_part *part, int64_t r, int64_t t)
+{
+    const pc_axis *y = &b->sweep.y, *x = &b->sweep.x;
+    return (y->weight_first + (part->tap_y + r) * y->weight_step) * b->pass->geom->kw + x->weight_first +
+           (part->tap_x + t) * x->weight_step;
+}
+
+/* For each tap of the window the places where it goes: counted, summed up, and filled in. */
+static void fill_places(pc_item *b, int64_t channels)
+{
+    const int64_t tall = b->pass->kernels->dense_rows;
+    int64_t *first = b->work.first;
+    if (b->placed == channels) {
+        return;
+    }
+    b->placed = channels;
+    memset(first, 0, (size_t)(b->cut->window + 1) * sizeof *first);
+    for (int fill = 0; fill < 2; fill++) {
+        for (int64_t i = 0; i < b->parts; i++) {
+            const pc_part *part = &b->work.part[i];
+            if (i > 0 && part->set == part[-1].set) {
+                continue;
+            }
+            enter_sweep(b, part->sweep);
+            for (int64_t r = 0; r < part->taps_y; r++) {
+                for (int64_t t = 0; t < part->taps_x; t++) {
+                    const int64_t k = weight_tap(b, part, r, t);
+                    if (fill) {
+                        b->work.place[first[k]++] =
+                            (pc_place){.at = set_offset(b, part, channels) + (r * part->taps_x + t) * tall,
+                                       .step = part->taps_y * part->taps_x * tall};
+                    } else {
+                        first[k]++;
+                    }
+                }
+            }
+        }
+        /* counts become starts; after filling, each start has become the next one's */
+        for (int64_t k = 0, sum = 0; !fill && k <= b->cut->window; k++) {
+            const int64_t count = first[k];
+            first[k] = sum;
+            sum += count;
+        }
+    }
+    memmove(first + 1, first, (size_t)b->cut->window * sizeof *first);
+    first[0] = 0;
 }
 
 /* Backward the rows of a channel lie side by side, so a few channels go through all blocks before the next. */
-static void pack_blocks(const pc_item *b, int64_t first, int64_t last, int64_t channel, int64_t channels)
+static void pack_blocks(pc_item *b, int64_t first, int64_t last, int64_t channel, int64_t channels)
 {
     const pc_pass *pass = b->pass;
-    const int64_t size = (int64_t)pc_dtype_size(pass->call->dtype);
+    const int64_t size = (int64_t)pc_dtype_size(pass->call->dtype), tall = pass->kernels->dense_rows;
     /* Weight (oc, ic/g, kh, kw): a group's outputs are its slice of oc forward, its sources are backward. */
     const int64_t group_step = pass->forward ? pass->rows * pass->p_step : pass->depth * pass->c_step;
-    const int64_t taps = b->slab.y.taps * b->slab.x.taps, step = block_step(b, channels);
+    const int64_t window = b->cut->window, step = block_step(b, channels);
     const int64_t strip = pass->forward ? channels : pc_min(channels, STRIP);
     const char *weight = pass->weight + (b->group * group_step + channel * pass->c_step) * size;
-    pc_weight_block w = {.p_step = pass->p_step,
-                         .c_step = pass->c_step,
-                         .tall = pass->kernels->dense_rows,
-                         .row = b->work.row,
-                         .column = b->work.column,
-                         .row_count = b->slab.y.taps,
-                         .column_count = b->slab.x.taps};
+    const bool whole = b->sets == 1 && b->taps == window;
+    const bool run = whole && pass->c_step == window; /* the taps of a channel, and then those of the next */
     pc_pack_args all = {.channel_step = pass->c_step, .row_step = pass->p_step};
-    for (int64_t c = 0; c < channels; c += strip) {
-        w.channels = pc_min(strip, channels - c);
-        /* All taps lie side by side, and then perhaps those of the next channel. */
-        const bool run = pass->c_step == taps, whole = taps == pass->geom->kh * pass->geom->kw;
-        all.channels = run ? 1 : w.channels;
-        all.steps = run ? w.channels * taps : taps;
+    if (!whole) {
+        fill_places(b, channels);
+        all.first = b->work.first;
+        all.place = b->work.place;
+    }
+    for (all.channel = 0; all.channel < channels; all.channel += strip) {
+        const int64_t count = pc_min(strip, channels - all.channel);
+        all.channels = run ? 1 : count;
+        all.steps = run ? count * window : window;
         for (int64_t i = first; i < last; i++) {
             const int64_t p = pc_block_row(b->cut, pass->rows, i);
-            all.rows = w.rows = pc_block_row(b->cut, pass->rows, i + 1) - p;
-            all.from = w.weight = weight + (p * w.p_step + c * w.c_step) * size;
-            all.to = (char *)b->work.weights + ((i - first) * step + c * taps * w.tall) * size;
-            if (whole) {
-                pass->kernels->pack_scalars(&all);
-            } else if (pass->call->dtype == PC_F32) {
-                pack_weights_f32(&w, all.to);
-            } else {
-                pack_weights_f64(&w, all.to);
-            }
+            all.rows = pc_block_row(b->cut, pass->rows, i + 1) - p;
+            all.from = weight + (p * pass->p_step + all.channel * pass->c_step) * size;
+            all.to = (char *)b->work.weights + ((i - first) * step + (whole ? all.channel * window * tall : 0)) * size;
+            pass->kernels->pack_scalars(&all);
         }
     }
+}
+
+static bool same_span(const pc_span *a, const pc_span *b) { return memcmp(a, b, sizeof *a) == 0; }
+
+static void pack_slab(pc_item *b, int64_t channel, int64_t channels)
+{
+    const pc_pass *pass = b->pass;
+    const pc_slab *slab = &b->slab;
+    pc_held *held = &b->held;
+    /* Spans of different phases may be the same: they read grad_out, from where the span says. Split ones do not say. */
+    const bool alike = held->rim > 0 && held->samples == slab->samples && same_span(&held->y, &slab->y) &&
+                       same_span(&held->x, &slab->x) && (held->sweep == b->sweep_index || !b->cut->split);
+    channel += b->group * pass->depth;
+    if (alike && held->sample == b->part->sample && held->channel == channel) {
+        return;
+    }
+    const bool rim = !alike || held->rim < channels;
+    pc_slab_pack(slab, &b->sweep.y, &b->sweep.x, pass->call->dtype, b->work.slab, pass->source, b->part->sample,
+                 channel, channels, rim);
+    *held = (pc_held){.y = slab->y,
+                      .x = slab->x,
+                      .samples = slab->samples,
+                      .sweep = b->sweep_index,
+                      .sample = b->part->sample,
+                      .channel = channel,
+                      .rim = rim ? channels : held->rim};
 }
 
 /* Where a tile's outputs go: element (p, y, x) of the band at data + p*p_step + y*y_step + x, for p from `first` on. */
@@ -151,16 +313,16 @@ typedef struct {
 } pc_target;
 
 /* The pieces of slab rows that a tile's columns are, from run `j`, column `q` on. Offsets count from what is returned. */
-static int64_t find_parts(const pc_item *b, int64_t *parts, int64_t j, int64_t q, int64_t columns)
+static int64_t find_pieces(const pc_item *b, int64_t *pieces, int64_t j, int64_t q, int64_t columns)
 {
     const int64_t length = b->slab.x.count * b->slab.samples;
-    int64_t *part_to = b->work.parts, *part_from = b->work.parts + b->cut->tile;
+    int64_t *part_to = b->work.pieces, *part_from = b->work.pieces + b->cut->tile;
     const int64_t row = j + q / length, column = q % length;
-    *parts = 0;
+    *pieces = 0;
     for (int64_t done = 0, first = column, y = 0; done < columns; y++) {
-        part_to[*parts] = done;
-        part_from[*parts] = y * b->slab.row_step + first - column;
-        ++*parts;
+        part_to[*pieces] = done;
+        part_from[*pieces] = y * b->slab.row_step + first - column;
+        ++*pieces;
         done += length - first;
         first = 0;
     }
@@ -173,11 +335,11 @@ static void run_blocks(const pc_item *b, const pc_target *to, int64_t first, int
 {
     const pc_pass *pass = b->pass;
     const pc_slab *slab = &b->slab;
-    const int64_t size = (int64_t)pc_dtype_size(pass->call->dtype), together = b->cut->together;
+    const int64_t size = (int64_t)pc_dtype_size(pass->call->dtype), together = b->together;
     const int64_t taps = slab->y.taps * slab->x.taps;
     const int64_t rows = b->cut->flat ? 1 : slab->y.count;
     const int64_t length = (b->cut->flat ? slab->y.count : 1) * slab->x.count * slab->samples;
-    const int64_t step = block_step(b, channels) * size;
+    const int64_t step = block_step(b, channels) * size, set = set_offset(b, b->part, channels) * size;
     pc_dense_args tile = {.out_step = to->p_step,
                           .init_step = 1,
                           .accumulate = channel > 0,
@@ -193,8 +355,8 @@ static void run_blocks(const pc_item *b, const pc_target *to, int64_t first, int
                                .rest = tile.rest,
                                .from_outer = tile.vec_outer,
                                .list = b->work.list,
-                               .part_to = b->work.parts,
-                               .part_from = b->work.parts + b->cut->tile};
+                               .part_to = b->work.pieces,
+                               .part_from = b->work.pieces + b->cut->tile};
     if (b->cut->packed) {
         tile.vec_outer = tile.count * b->cut->tile;
         tile.list = b->work.regular;
@@ -204,14 +366,14 @@ static void run_blocks(const pc_item *b, const pc_target *to, int64_t first, int
             tile.columns = pc_min(b->cut->columns, length - q);
             tile.vec = (char *)b->work.slab + (j * slab->row_step + q) * size;
             if (b->cut->packed) {
-                columns.from = (char *)b->work.slab + find_parts(b, &columns.parts, j, q, tile.columns) * size;
+                columns.from = (char *)b->work.slab + find_pieces(b, &columns.parts, j, q, tile.columns) * size;
                 pass->kernels->pack_columns(&columns);
                 tile.vec = b->work.columns;
             }
             for (int64_t i = first; i < last; i++) {
                 const int64_t p = pc_block_row(b->cut, pass->rows, i);
                 tile.rows = pc_block_row(b->cut, pass->rows, i + 1) - p;
-                tile.scal = (char *)b->work.weights + (i - first) * step;
+                tile.scal = (char *)b->work.weights + (i - first) * step + set;
                 tile.init = pass->init ? pass->init + (b->group * pass->rows + p) * size : NULL;
                 tile.out = to->data + ((p - to->first) * to->p_step + j * to->y_step + q) * size;
                 pass->kernels->dense_tile(&tile);
@@ -223,163 +385,111 @@ static void run_blocks(const pc_item *b, const pc_target *to, int64_t first, int
     }
 }
 
-/* The item's bands one after the other: (band of rows, band of columns, block of samples), samples fastest. */
-typedef struct {
-    int64_t y, y_end, x, x_end, sample;
-} pc_unit;
-
-static pc_unit first_unit(const pc_item *b)
-{
-    return (pc_unit){.y_end = pc_band_end(&b->sweep->y, 0, b->cut->band_h, b->exact),
-                     .x_end = pc_band_end(&b->sweep->x, 0, b->cut->band_w, b->exact)};
-}
-
-/* False behind the last one. */
-static bool next_unit(const pc_item *b, pc_unit *u)
-{
-    u->sample += b->cut->samples;
-    if (u->sample >= b->pass->geom->n) {
-        u->sample = 0;
-        u->x = u->x_end;
-        if (u->x == b->sweep->x.count) {
-            u->x = 0;
-            u->y = u->y_end;
-            u->y_end = pc_band_end(&b->sweep->y, u->y, b->cut->band_h, b->exact);
-        }
-        u->x_end = pc_band_end(&b->sweep->x, u->x, b->cut->band_w, b->exact);
-    }
-    return u->y < b->sweep->y.count;
-}
-
-static void enter_unit(pc_item *b, const pc_unit *u)
-{
-    const pc_sweep *s = b->sweep;
-    b->slab = pc_slab_of(pc_span_of(&s->y, u->y, u->y_end - u->y, b->pass->skip),
-                         pc_span_of(&s->x, u->x, u->x_end - u->x, b->pass->skip),
-                         pc_min(b->cut->samples, b->pass->geom->n - u->sample), b->pass->call->dtype);
-    b->sample = u->sample;
-    fill_lists(b);
-}
+/* ---- items ------------------------------------------------------------------------------------------------------ */
 
 static char *output_of(const pc_item *b)
 {
     const pc_pass *pass = b->pass;
-    const pc_sweep *s = b->sweep;
-    const int64_t y = s->y0 + b->slab.y.first * s->y_step, x = s->x0 + b->slab.x.first * s->x_step;
-    const int64_t plane = b->sample * pass->rows * pass->geom->g + b->group * pass->rows;
+    const pc_sweep *s = &b->sweep;
+    const int64_t y = s->y0 + b->part->y * s->y_step, x = s->x0 + b->part->x * s->x_step;
+    const int64_t plane = b->part->sample * pass->rows * pass->geom->g + b->group * pass->rows;
     return pass->out + ((plane * pass->out_h + y) * pass->out_w + x) * (int64_t)pc_dtype_size(pass->call->dtype);
 }
 
-static void pack_slab(const pc_item *b, int64_t channel, int64_t channels)
+/* Where the part's outputs go while channels come in; p: the first row of the panel, which has `rows`. */
+static pc_target target_of(const pc_item *b, int64_t p, int64_t rows)
 {
     const pc_pass *pass = b->pass;
-    pc_slab_pack(&b->slab, &b->sweep->y, &b->sweep->x, pass->call->dtype, b->work.slab, pass->source, b->sample,
-                 b->group * pass->depth + channel, channels, 0.0);
-}
-
-/* Outputs that are neighbours in memory: blocks first .. last-1, `units` units from `unit` on. */
-static void run_direct(pc_item *b, pc_unit unit, int64_t units, int64_t first, int64_t last)
-{
-    const pc_pass *pass = b->pass;
-    const pc_cut *cut = b->cut;
-    const int64_t plane = pass->out_h * pass->out_w;
-    const bool keep = units == 1 && cut->channels >= pass->depth; /* the slab serves all chunks */
-    for (int64_t c = 0; c < pass->depth; c += cut->channels) {
-        const int64_t channels = pc_min(cut->channels, pass->depth - c);
-        for (int64_t i = first; i < last; i += cut->chunk) {
-            const int64_t end = pc_min(i + cut->chunk, last);
-            pc_unit u = unit;
-            pc_span y = {0}, x = {0};
-            for (int64_t k = 0; k < units; k++, next_unit(b, &u)) {
-                enter_unit(b, &u);
-                if (k == 0 || y.tap != b->slab.y.tap || y.taps != b->slab.y.taps || x.tap != b->slab.x.tap ||
-                    x.taps != b->slab.x.taps) {
-                    y = b->slab.y;
-                    x = b->slab.x;
-                    pack_blocks(b, i, end, c, channels);
-                }
-                if (!keep || i == first) {
-                    pack_slab(b, c, channels);
-                }
-                const pc_target to = {.data = output_of(b), .p_step = plane, .y_step = b->sweep->y_step * pass->out_w};
-                run_blocks(b, &to, i, end, c, channels);
-                if (pc_stopped(pass->call)) {
-                    return;
-                }
-            }
-        }
+    if (b->part->direct) {
+        return (pc_target){
+            .data = output_of(b), .p_step = pass->out_h * pass->out_w, .y_step = b->sweep.y_step * pass->out_w};
     }
+    const int64_t length = b->slab.x.count * b->slab.samples;
+    return (pc_target){.data =
+                           (char *)b->work.panel + b->part->outputs * rows * (int64_t)pc_dtype_size(pass->call->dtype),
+                       .first = p,
+                       .p_step = b->slab.y.count * length,
+                       .y_step = length};
 }
 
-/* Outputs that are not: as many blocks at a time as the panel holds. */
-static void run_panel(pc_item *b, const pc_unit *unit, int64_t first, int64_t last)
+static void write_panel(const pc_item *b, int64_t p, int64_t rows)
 {
     const pc_pass *pass = b->pass;
-    const pc_sweep *s = b->sweep;
-    const pc_cut *cut = b->cut;
     const int64_t plane = pass->out_h * pass->out_w;
-    enter_unit(b, unit);
-    const pc_slab *slab = &b->slab;
-    const pc_panel_place place = {.samples = slab->samples,
-                                  .width = slab->x.count,
-                                  .rows = slab->y.count,
+    const pc_panel_place place = {.samples = b->slab.samples,
+                                  .width = b->slab.x.count,
+                                  .rows = b->slab.y.count,
                                   .sample_step = pass->rows * pass->geom->g * plane,
                                   .plane_step = plane,
-                                  .y_step = s->y_step * pass->out_w,
-                                  .x_step = s->x_step};
-    for (int64_t i = first; i < last; i += cut->panel) {
-        const int64_t end = pc_min(i + cut->panel, last);
-        const int64_t p = pc_block_row(cut, pass->rows, i), p_end = pc_block_row(cut, pass->rows, end);
-        const int64_t length = slab->x.count * slab->samples;
-        const pc_target to = {.data = b->work.panel, .first = p, .p_step = slab->y.count * length, .y_step = length};
+                                  .y_step = b->sweep.y_step * pass->out_w,
+                                  .x_step = b->sweep.x_step};
+    const char *panel = target_of(b, p, rows).data;
+    if (pass->call->dtype == PC_F32) {
+        write_panel_f32(&place, (float *)output_of(b) + p * plane, (const float *)panel, rows);
+    } else {
+        write_panel_f64(&place, (double *)output_of(b) + p * plane, (const double *)panel, rows);
+    }
+}
+
+/* Blocks first .. last-1 of the item's rows; as many at a time as the panel holds, if some part needs it. */
+static void run_item(pc_item *b, int64_t first, int64_t last)
+{
+    const pc_pass *pass = b->pass;
+    const pc_cut *cut = b->cut;
+    bool direct = true;
+    for (int64_t j = 0; j < b->parts; j++) {
+        direct = direct && b->work.part[j].direct;
+    }
+    const int64_t most = direct ? last - first : cut->panel;
+    for (int64_t i = first; i < last; i += most) {
+        const int64_t end = pc_min(i + most, last);
+        const int64_t p = pc_block_row(cut, pass->rows, i), rows = pc_block_row(cut, pass->rows, end) - p;
         for (int64_t c = 0; c < pass->depth; c += cut->channels) {
             const int64_t channels = pc_min(cut->channels, pass->depth - c);
-            if (i == first || cut->channels < pass->depth) {
-                pack_slab(b, c, channels);
-            }
             for (int64_t k = i; k < end; k += cut->chunk) {
-                pack_blocks(b, k, pc_min(k + cut->chunk, end), c, channels);
-                run_blocks(b, &to, k, pc_min(k + cut->chunk, end), c, channels);
-                if (pc_stopped(pass->call)) {
-                    return;
+                const int64_t k_end = pc_min(k + cut->chunk, end);
+                pack_blocks(b, k, k_end, c, channels);
+                for (int64_t j = 0; j < b->parts; j++) {
+                    enter_part(b, &b->work.part[j]);
+                    pack_slab(b, c, channels);
+                    const pc_target to = target_of(b, p, rows);
+                    run_blocks(b, &to, k, k_end, c, channels);
+                    if (pc_stopped(pass->call)) {
+                        return;
+                    }
                 }
             }
         }
-        if (pass->call->dtype == PC_F32) {
-            write_panel_f32(&place, (float *)output_of(b) + p * plane, b->work.panel, p_end - p);
-        } else {
-            write_panel_f64(&place, (double *)output_of(b) + p * plane, b->work.panel, p_end - p);
+        for (int64_t j = 0; j < b->parts; j++) {
+            if (!b->work.part[j].direct) {
+                enter_part(b, &b->work.part[j]);
+                write_panel(b, p, rows);
+            }
         }
     }
 }
 
-void pc_dense_run(const pc_pass *pass, const pc_sweep *s, const pc_cut *c, pc_dense_work work, int index, int count,
-                  int64_t *item)
+void pc_dense_run(const pc_pass *pass, const pc_cut *cut, pc_dense_work work, int index, int count)
 {
-    pc_item b = {.pass = pass, .sweep = s, .cut = c, .work = work, .exact = c->exact || pass->exact};
-    const int64_t share = pc_ceil_div(c->blocks, c->shares);
-    pc_unit unit = first_unit(&b), start = unit;
-    for (bool more = true; more;) {
-        /* One unit, or a run of direct ones: those of a row of bands are alike. */
-        const bool direct =
-            c->samples == 1 && s->x_step == 1 &&
-            (!c->flat || unit.y_end - unit.y == 1 || (unit.x_end - unit.x == pass->out_w && s->y_step == 1));
-        int64_t units = 0;
-        start = unit;
-        do {
-            more = next_unit(&b, &unit);
-            units++;
-        } while (more && direct && units < c->run);
+    pc_item b = {.pass = pass, .cut = cut, .work = work, .exact = cut->exact || pass->exact, .sweep_index = -1};
+    const int64_t share = pc_ceil_div(cut->blocks, cut->shares), sweeps = pc_sweep_count(pass->geom, pass->forward);
+    for (int64_t k = 0; cut->packed && k < cut->list; k++) {
+        work.regular[k] = k * cut->tile;
+    }
+    int64_t item = 0;
+    for (pc_part part = first_part(&b, 0); part.sweep < sweeps;) {
+        b.parts = b.sets = b.taps = b.outputs = b.placed = 0;
+        while (part.sweep < sweeps && add_part(&b, &part)) {
+            next_part(&b, &part);
+        }
         for (b.group = 0; b.group < pass->geom->g; b.group++) {
-            for (int64_t i = 0; i < c->blocks; i += share) {
-                if ((*item)++ % count != index) {
+            for (int64_t i = 0; i < cut->blocks; i += share) {
+                if (item++ % count != index) {
                     continue;
                 }
-                if (direct) {
-                    run_direct(&b, start, units, i, pc_min(i + share, c->blocks));
-                } else {
-                    run_panel(&b, &start, i, pc_min(i + share, c->blocks));
-                }
+                b.part = NULL;
+                b.held.rim = 0;
+                run_item(&b, i, pc_min(i + share, cut->blocks));
                 if (pc_stopped(pass->call)) {
                     return;
                 }

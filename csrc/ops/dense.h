@@ -1,8 +1,7 @@
-/* dense.h: a sweep's items (sweep.h), done by the register tile dense_tile. Private to ops/; conv.c has the chapter.
+/* dense.h: the items of a pass (sweep.h), done by the register tile dense_tile. Private to ops/; conv.c has the chapter.
  *
- *     pc_dense_count(geom, sweep, cut)          how many items a sweep has
- *     pc_dense_lay(...)                         one thread's memory for a cut, or its size
- *     pc_dense_run(pass, sweep, cut, ...)       the items that are this thread's
+ *     pc_dense_lay(...)      one thread's memory for a cut, or its size
+ *     pc_dense_run(...)      the items that are this thread's
  */
 #ifndef PC_OPS_DENSE_H
 #define PC_OPS_DENSE_H
@@ -26,17 +25,30 @@ typedef struct {
     int64_t p_step, c_step; /* in the weight */
 } pc_pass;
 
-/* One thread's memory. Called once to count and once to use. */
+/* A piece of an item: a band of one sweep, of a block of samples, and which taps it reads. */
+typedef struct {
+    int64_t sweep, y, y_end, x, x_end, sample, samples;
+    int64_t tap_y, taps_y, tap_x, taps_x;
+    int64_t set, taps; /* its set of taps, and so many are in the sets before */
+    int64_t outputs;   /* so many are in the parts before */
+    bool direct;       /* they are neighbours in memory */
+} pc_part;
+
+/* One thread's memory. */
 typedef struct {
     void *slab, *weights, *columns, *panel;
     int64_t *list, *regular; /* steps in the slab, and in packed columns */
-    int64_t *row, *column, *parts;
+    int64_t *row, *column;   /* of the taps, in the slab */
+    int64_t *pieces;         /* of the slab's rows that a tile's columns are */
+    pc_part *part;
+    int64_t *first; /* where each tap of the window goes (kernels.h, pack_scalars) */
+    pc_place *place;
 } pc_dense_work;
 
+/* Called once to count and once to use. */
 pc_dense_work pc_dense_lay(pc_slice *slice, const pc_cut *cut, pc_dtype dtype);
 
-/* Items are counted through all sweeps in *item; thread `index` takes every count-th. */
-void pc_dense_run(const pc_pass *pass, const pc_sweep *sweep, const pc_cut *cut, pc_dense_work work, int index,
-                  int count, int64_t *item);
+/* The items that are this thread's: every count-th. */
+void pc_dense_run(const pc_pass *pass, const pc_cut *cut, pc_dense_work work, int index, int count);
 
 #endif

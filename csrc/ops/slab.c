@@ -58,18 +58,23 @@ static bool reads_only_padding(const pc_axis *axis, int64_t first, int64_t count
     return (first + count - 1) * axis->stride + offset < 0 || first * axis->stride + offset >= axis->size;
 }
 
+int64_t pc_band_taps(const pc_axis *axis, int64_t first, int64_t count, bool skip, int64_t *tap)
+{
+    int64_t low = 0, high = axis->taps;
+    while (skip && low < high && reads_only_padding(axis, first, count, low)) {
+        low++;
+    }
+    while (skip && low < high && reads_only_padding(axis, first, count, high - 1)) {
+        high--;
+    }
+    *tap = low;
+    return high - low;
+}
+
 pc_span pc_span_of(const pc_axis *axis, int64_t first, int64_t count, bool skip)
 {
-    pc_span span = {.first = first, .count = count, .tap = 0, .taps = axis->taps};
-    if (skip) {
-        while (span.taps > 0 && reads_only_padding(axis, first, count, span.tap)) {
-            span.tap++;
-            span.taps--;
-        }
-        while (span.taps > 0 && reads_only_padding(axis, first, count, span.tap + span.taps - 1)) {
-            span.taps--;
-        }
-    }
+    pc_span span = {.first = first, .count = count};
+    span.taps = pc_band_taps(axis, first, count, skip, &span.tap);
     if (axis->split) {
         span.period = pc_max(1, span.taps);
         span.phases = span.taps;
@@ -212,11 +217,11 @@ static pc_rim rim_of(const pc_span *span, const pc_axis *axis, int64_t phase)
 #undef PC_LOCAL
 
 void pc_slab_pack(const pc_slab *slab, const pc_axis *y, const pc_axis *x, pc_dtype dtype, void *packed,
-                  const pc_tensor *source, int64_t sample, int64_t channel, int64_t channels, double padding)
+                  const pc_tensor *source, int64_t sample, int64_t channel, int64_t channels, bool rim)
 {
     if (dtype == PC_F32) {
-        pack_f32(slab, y, x, packed, source, sample, channel, channels, (float)padding);
+        pack_f32(slab, y, x, packed, source, sample, channel, channels, rim);
     } else {
-        pack_f64(slab, y, x, packed, source, sample, channel, channels, padding);
+        pack_f64(slab, y, x, packed, source, sample, channel, channels, rim);
     }
 }

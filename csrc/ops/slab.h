@@ -57,7 +57,10 @@ pc_axis pc_axis_of(int64_t size, int64_t count, int64_t stride, int64_t pad, int
 /* After how many taps that lie `delta` apart the remainder modulo the stride comes back. */
 int64_t pc_tap_period(int64_t stride, int64_t delta);
 
-/* `skip` leaves out taps that read only padding. */
+/* The taps from *tap on that take part in a band: all of them, or (skip) without those at the ends that read only
+ * padding. */
+int64_t pc_band_taps(const pc_axis *axis, int64_t first, int64_t count, bool skip, int64_t *tap);
+
 pc_span pc_span_of(const pc_axis *axis, int64_t first, int64_t count, bool skip);
 
 /* The largest `phases * extent` that any band of `count` outputs can have. */
@@ -76,8 +79,9 @@ void pc_slab_columns(const pc_slab *slab, const pc_axis *axis, int64_t *offsets)
  * the source in between, so that a tap is wholly inside or wholly outside. */
 int64_t pc_band_end(const pc_axis *axis, int64_t first, int64_t most, bool exact);
 
-/* Copies `channels` channels from channel `channel` and slab.samples samples from sample `sample` on. */
+/* Copies `channels` channels from channel `channel` and slab.samples samples from sample `sample` on. Without `rim`,
+ * elements outside the source may keep what they hold: an earlier slab of the same shape has left zeros there. */
 void pc_slab_pack(const pc_slab *slab, const pc_axis *y, const pc_axis *x, pc_dtype dtype, void *packed,
-                  const pc_tensor *source, int64_t sample, int64_t channel, int64_t channels, double padding);
+                  const pc_tensor *source, int64_t sample, int64_t channel, int64_t channels, bool rim);
 
 #endif

@@ -2,8 +2,7 @@
 
 /* A part of one plane of the slab, element by element: for the few that lie outside the source. */
 static void PC_LOCAL(pack_edge)(const pc_slab *slab, const pc_rim *y, const pc_rim *x, T *to, const T *from,
-                                const int64_t *step, int64_t row_first, int64_t row_end, int64_t first, int64_t end,
-                                T padding)
+                                const int64_t *step, int64_t row_first, int64_t row_end, int64_t first, int64_t end)
 {
     for (int64_t u = row_first; u < row_end; u++) {
         const int64_t row = source_index(y->axis, y->start, u);
@@ -11,22 +10,38 @@ static void PC_LOCAL(pack_edge)(const pc_slab *slab, const pc_rim *y, const pc_r
             const int64_t column = row < 0 ? -1 : source_index(x->axis, x->start, v);
             for (int64_t s = 0; s < slab->samples; s++) {
                 to[u * slab->row_step + v * slab->samples + s] =
-                    column < 0 ? padding : from[s * step[0] + row * step[2] + column * step[3]];
+                    column < 0 ? 0 : from[s * step[0] + row * step[2] + column * step[3]];
             }
         }
     }
 }
 
 static void PC_LOCAL(pack_edges)(const pc_slab *slab, const pc_rim *y, const pc_rim *x, T *to, const T *from,
-                                 const int64_t *step, T padding)
+                                 const int64_t *step)
 {
     const int64_t height = slab->y.extent, width = slab->x.extent;
-    PC_LOCAL(pack_edge)(slab, y, x, to, from, step, 0, y->low, 0, width, padding);
-    if (x->low > 0 || x->high < width) {
-        PC_LOCAL(pack_edge)(slab, y, x, to, from, step, y->low, y->high, 0, x->low, padding);
-        PC_LOCAL(pack_edge)(slab, y, x, to, from, step, y->low, y->high, x->high, width, padding);
+    PC_LOCAL(pack_edge)(slab, y, x, to, from, step, 0, y->low, 0, width);
+    PC_LOCAL(pack_edge)(slab, y, x, to, from, step, y->low, y->high, 0, x->low);
+    PC_LOCAL(pack_edge)(slab, y, x, to, from, step, y->low, y->high, x->high, width);
+    PC_LOCAL(pack_edge)(slab, y, x, to, from, step, y->high, height, 0, width);
+}
+
+PC_INLINE void PC_LOCAL(zero)(T *to, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++) {
+        to[i] = 0;
     }
-    PC_LOCAL(pack_edge)(slab, y, x, to, from, step, y->high, height, 0, width, padding);
+}
+
+/* The same where padding is zeros. What is right of a row and left of the next is one run. */
+static void PC_LOCAL(zero_edges)(const pc_slab *slab, const pc_rim *y, const pc_rim *x, T *to)
+{
+    const int64_t left = x->low * slab->samples, right = (slab->x.extent - x->high) * slab->samples;
+    PC_LOCAL(zero)(to, y->low * slab->row_step + (y->low < y->high ? left : 0));
+    for (int64_t u = y->low; u < y->high && left + right > 0; u++) {
+        PC_LOCAL(zero)(to + (u + 1) * slab->row_step - right, right + (u + 1 < y->high ? left : 0));
+    }
+    PC_LOCAL(zero)(to + y->high * slab->row_step, (slab->y.extent - y->high) * slab->row_step);
 }
 
 /* The elements inside the source, of `channels` channels that lie slab->channel_step apart. */
@@ -88,18 +103,23 @@ static void PC_LOCAL(pack_inside)(const pc_slab *slab, const pc_rim *y, const pc
 }
 
 static void PC_LOCAL(pack)(const pc_slab *slab, const pc_axis *y, const pc_axis *x, T *packed, const pc_tensor *source,
-                           int64_t sample, int64_t channel, int64_t channels, T padding)
+                           int64_t sample, int64_t channel, int64_t channels, bool rim)
 {
     const int64_t *step = source->step;
     const T *from = (const T *)source->data + sample * step[0] + channel * step[1];
+    const bool zeros = y->mode == PC_PAD_ZEROS && x->mode == PC_PAD_ZEROS;
     for (int64_t a = 0; a < slab->y.phases; a++) {
         const pc_rim rim_y = rim_of(&slab->y, y, a);
         for (int64_t b = 0; b < slab->x.phases; b++) {
             const pc_rim rim_x = rim_of(&slab->x, x, b);
             T *to = packed + (a * slab->x.phases + b) * slab->plane_step;
-            for (int64_t c = 0; c < channels; c++) {
-                PC_LOCAL(pack_edges)
-                (slab, &rim_y, &rim_x, to + c * slab->channel_step, from + c * step[1], step, padding);
+            for (int64_t c = 0; c < channels && (rim || !zeros); c++) {
+                if (zeros) {
+                    PC_LOCAL(zero_edges)(slab, &rim_y, &rim_x, to + c * slab->channel_step);
+                } else {
+                    PC_LOCAL(pack_edges)
+                    (slab, &rim_y, &rim_x, to + c * slab->channel_step, from + c * step[1], step);
+                }
             }
             PC_LOCAL(pack_inside)(slab, &rim_y, &rim_x, to, from, step, channels);
         }

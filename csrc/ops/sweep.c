@@ -1,5 +1,7 @@
 #include "ops/sweep.h"
 
+#include <math.h>
+
 #include "base/checked.h"
 
 enum {
@@ -14,7 +16,8 @@ enum {
     TINY = 32,                /* outputs, and taps, of an axis that is worth counting out */
     SMALL = 128,              /* outputs of a map that shares its tiles with other samples, */
     ENOUGH = 256,             /* until there are so many */
-    ALIKE = 2048,             /* outputs that share packed weights: enough to forget what those cost */
+    ALIKE = 2048,             /* outputs that share packed weights: enough to forget what those cost, */
+    MOST_PARTS = 256,         /* in so many parts */
 };
 #define MOST_TAPS ((int64_t)1 << 48)
 
@@ -110,50 +113,74 @@ static bool runs_on(const pc_sweep *s, int64_t rows, int64_t lanes)
     return copies == 0 || (s->x.taps <= TINY && waste > 0.03 + cost);
 }
 
-pc_cut pc_cut_of(const pc_conv_geom *g, pc_sweep *s, bool skip, int64_t depth, int64_t rows, const pc_kernels *kernels,
+/* The product. A window of more has no weight in memory, and no list. */
+static int64_t taps_of(int64_t rows, int64_t columns)
+{
+    int64_t taps;
+    return pc_mul(&taps, pc_max(1, rows), pc_max(1, columns)) ? MOST_TAPS : pc_min(taps, MOST_TAPS);
+}
+
+/* A sweep as large as the largest of a pass: the first one has the most taps. */
+static pc_sweep largest(const pc_conv_geom *g, bool forward)
+{
+    pc_sweep s = pc_sweep_at(g, forward, 0);
+    if (!forward) {
+        s.y.count = pc_ceil_div(g->ih, g->sh);
+        s.x.count = pc_ceil_div(g->iw, g->sw);
+    }
+    return s;
+}
+
+int64_t pc_together(const pc_cut *cut, int64_t taps)
+{
+    return pc_max(1, pc_min(cut->channels, LIST / pc_max(1, taps)));
+}
+
+pc_cut pc_cut_of(const pc_conv_geom *g, bool forward, bool skip, int64_t depth, int64_t rows, const pc_kernels *kernels,
                  pc_dtype dtype, int threads)
 {
+    pc_sweep s = largest(g, forward);
+    const int64_t sweeps = pc_sweep_count(g, forward);
     const int64_t size = (int64_t)pc_dtype_size(dtype), lanes = kernels->lanes, tall = kernels->dense_rows;
     const int64_t blocks = pc_ceil_div(rows, tall);
     const int64_t tile = kernels->dense_vectors[pc_ceil_div(rows, blocks) - 1] * lanes;
-    const double pixels = (double)s->y.count * (double)s->x.count;
-    int64_t taps; /* a window of so many has no weight in memory, and no list */
-    if (pc_mul(&taps, pc_max(1, s->y.taps), pc_max(1, s->x.taps)) || taps > MOST_TAPS) {
-        taps = MOST_TAPS;
-    }
-    pc_cut c = {.samples = 1, .band_h = s->y.count, .band_w = s->x.count, .blocks = blocks, .shares = 1};
+    const double pixels = (double)s.y.count * (double)s.x.count;
+    const int64_t taps = taps_of(s.y.taps, s.x.taps);
+    pc_cut c = {.samples = 1, .band_h = s.y.count, .band_w = s.x.count, .blocks = blocks, .shares = 1};
 
     /* A tiny map under a large window reads mostly padding (a generator's first layer: 1x1 to 4x4, one tap of 16 per
      * pixel): then every pixel is a band of its own, and the samples fill the vectors. Other maps of a few pixels
      * let samples share their tiles, which fills the vectors and uses each packed weight more often. */
-    c.exact = skip && pixels < (double)(4 * tile) && inside(&s->y) * inside(&s->x) < 0.4;
+    const double share = inside(&s.y) * inside(&s.x);
+    c.exact = skip && pixels < (double)(4 * tile) && share < 0.4;
+    const int64_t usual = c.exact ? pc_max(1, (int64_t)ceil((double)taps * share)) : taps;
     if (c.exact) {
         c.samples = pc_min(g->n, tile);
-    } else if (pixels <= SMALL && s->x.taps <= TINY) {
+    } else if (pixels <= SMALL && s.x.taps <= TINY) {
         c.samples = pc_min(g->n, pc_ceil_div(pc_ceil_div(ENOUGH, (int64_t)pixels), lanes) * lanes);
     }
     /* In place: either each row by itself, or with a copy of the slab for each column tap. */
     c.packed =
         blocks >= PACKED_BLOCKS && (double)depth * (double)taps >= PACKED_STEPS && taps <= SLAB_BYTES / size / tile;
-    c.flat = c.packed || c.exact || c.samples > 1 || runs_on(s, rows, lanes);
-    s->x.split = c.flat && !c.packed;
+    c.flat = c.packed || c.exact || c.samples > 1 || runs_on(&s, rows, lanes);
+    s.x.split = c.flat && !c.packed;
 
     /* Channels: as many steps as stay in L1. */
-    c.channels = pc_max(1, pc_min(depth, STEP_BYTES / size / (tile + tall) / taps));
+    c.channels = pc_max(1, pc_min(depth, STEP_BYTES / size / (tile + tall) / usual));
     c.channels = pc_ceil_div(depth, pc_ceil_div(depth, c.channels)); /* blocks of one size */
 
     /* Bands of rows that still hold a few tiles; then narrow ones, for images of endless width. */
     const int64_t budget = SLAB_BYTES / size, narrow = 4 * tile;
-    const int64_t least_h = pc_min(s->y.count, pc_max(4, pc_ceil_div(2 * tile, s->x.count)));
-    while (slab_elements(s, &c, dtype) > budget) {
+    const int64_t least_h = pc_min(s.y.count, pc_max(4, pc_ceil_div(2 * tile, s.x.count)));
+    while (slab_elements(&s, &c, dtype) > budget) {
         if (c.band_h > least_h) {
             c.band_h = pc_max(least_h, pc_ceil_div(c.band_h, 2));
         } else if (c.samples > lanes && !c.exact) {
             c.samples = pc_max(lanes, c.samples / 2);
-        } else if (c.channels * taps > 64 && c.channels > 1) {
+        } else if (c.channels * usual > 64 && c.channels > 1) {
             c.channels = pc_ceil_div(c.channels, 2);
         } else if (c.flat && c.samples == 1 && !c.exact) {
-            c.flat = s->x.split = false; /* the band may become narrower then */
+            c.flat = s.x.split = false; /* the band may become narrower then */
         } else if (!c.flat && c.band_w > narrow) {
             c.band_w = pc_max(narrow, pc_ceil_div(c.band_w, 2));
         } else if (c.band_h > 1) {
@@ -165,42 +192,48 @@ pc_cut pc_cut_of(const pc_conv_geom *g, pc_sweep *s, bool skip, int64_t depth, i
         }
     }
     c.channels = pc_ceil_div(depth, pc_ceil_div(depth, c.channels));
-    c.band_h = pc_ceil_div(s->y.count, pc_ceil_div(s->y.count, c.band_h));
+    c.band_h = pc_ceil_div(s.y.count, pc_ceil_div(s.y.count, c.band_h));
+    c.split = s.x.split;
 
-    /* Units that share packed weights, until those cost next to nothing; but enough items for the threads: first more
-     * bands, then shares of p, which pack the same slab once each. */
-    const int64_t bands = pc_ceil_div(s->y.count, c.band_h) * pc_ceil_div(s->x.count, c.band_w);
-    const int64_t units = pc_ceil_div(g->n, c.samples) * bands;
-    c.run = pc_max(1, pc_min(units / threads, ALIKE / (c.band_h * c.band_w * c.samples)));
-    c.run = pc_ceil_div(units, pc_ceil_div(pc_ceil_div(units, c.run), threads) * threads);
-    const int64_t items = pc_ceil_div(units, c.run) * g->g;
+    /* Parts that share packed weights, until those cost next to nothing, and whose panels hold all rows; but enough
+     * items for the threads: first more bands, then shares of p, which pack the same slab once each. */
+    const int64_t h = c.exact ? 1 : c.band_h, w = c.exact ? 1 : c.band_w;
+    const int64_t bands = pc_ceil_div(s.y.count, h) * pc_ceil_div(s.x.count, w);
+    const int64_t parts = pc_ceil_div(g->n, c.samples) * bands * sweeps;
+    const bool apart = c.samples > 1 || s.x_step > 1 || c.exact;
+    const int64_t most = apart ? pc_min(ALIKE, PANEL_BYTES / size / tall / blocks) : ALIKE;
+    c.run = pc_max(1, pc_min(pc_min(parts / threads, MOST_PARTS), most / (h * w * c.samples)));
+    c.run = pc_ceil_div(parts, pc_ceil_div(pc_ceil_div(parts, c.run), threads) * threads);
+    const int64_t items = pc_ceil_div(parts, c.run) * g->g;
     if (items % threads != 0 && items < 8 * threads) {
         const int64_t wanted = pc_ceil_div(bands, threads) * threads;
-        if (c.band_w == s->x.count && s->y.count >= wanted * least_h) {
-            c.band_h = pc_ceil_div(s->y.count, wanted);
+        if (c.band_w == s.x.count && s.y.count >= wanted * least_h) {
+            c.band_h = pc_ceil_div(s.y.count, wanted);
         } else if (items < 2 * threads) {
             c.shares = pc_min(threads, blocks);
         }
     }
 
+    /* Every tap of the window has at most one part in an item. */
     const int64_t steps = c.channels * taps;
-    c.together = pc_max(1, pc_min(c.channels, LIST / taps));
-    c.taps_y = s->y.taps;
-    c.taps_x = s->x.taps;
-    c.list = c.together * taps;
+    c.window = taps_of(g->kh, g->kw);
+    c.item_taps = pc_min(c.window, taps * c.run);
+    c.outputs = c.band_h * c.band_w * c.samples * (c.exact ? 1 : c.run);
+    c.taps_y = s.y.taps;
+    c.taps_x = s.x.taps;
+    c.list = pc_max(LIST, taps);
     c.tile = tile;
     c.columns = c.packed ? tile : pc_max(1, COLUMN_BYTES / size / steps / tile) * tile;
     c.column_elements = c.packed ? steps * tile + lanes : 0;
-    c.chunk = pc_max(1, pc_min(blocks, WEIGHT_BYTES / size / steps / tall));
-    /* packing writes whole vectors, so there is room for one behind each block */
-    c.weight_elements = c.chunk * (steps * tall + lanes);
+    c.chunk = pc_max(1, pc_min(blocks, WEIGHT_BYTES / size / (c.channels * c.item_taps) / tall));
+    /* packing writes whole vectors, so there is room for one behind each part's weights */
+    c.weight_elements = c.chunk * (c.channels * c.item_taps * tall + c.run * lanes);
     /* The last tile of the last row may read past the slab's end. */
-    c.slab_elements = slab_elements(s, &c, dtype) + c.columns + tile + lanes;
+    c.slab_elements = slab_elements(&s, &c, dtype) + c.columns + tile + lanes;
     c.panel = blocks;
-    if (c.flat || s->x_step > 1) {
-        const int64_t columns = c.band_h * c.band_w * c.samples;
-        c.panel = pc_max(1, pc_min(blocks, PANEL_BYTES / size / tall / columns));
-        c.panel_elements = c.panel * tall * columns;
+    if (c.flat || s.x_step > 1) {
+        c.panel = pc_max(1, pc_min(blocks, PANEL_BYTES / size / tall / c.outputs));
+        c.panel_elements = c.panel * tall * c.outputs;
     }
     return c;
 }

@@ -11,24 +11,27 @@ typedef struct {
     int64_t y_step, x_step;
 } pc_sweep;
 
-/* How a sweep is cut. A unit is a band of outputs of a block of samples; an item is a run of units, of one group, with a
- * share of the rows p. */
+/* How the sweeps of a pass are cut. A part is a band of outputs of one sweep, of a block of samples; an item is a run of
+ * parts, of one group, with a share of the rows p. */
 typedef struct {
     bool flat;              /* outputs run on over the rows of a band */
     bool packed;            /* each tile's columns are copied together before the rows p use them; else read in place */
+    bool split;             /* x axes are split (slab.h) */
     bool exact;             /* bands within which every tap is wholly inside the source or wholly outside */
     int64_t samples;        /* of a slab */
     int64_t channels;       /* of a slab, and of a block of packed weights */
-    int64_t together;       /* channels whose taps are one list */
     int64_t band_h, band_w; /* outputs of a slab, at most */
-    int64_t run;            /* units of an item, where outputs are neighbours in memory */
+    int64_t run;            /* parts of an item, at most */
+    int64_t item_taps;      /* and so many taps between them, */
+    int64_t outputs;        /* and outputs */
     int64_t blocks;         /* of rows p: each a tile high */
     int64_t chunk;          /* so many of them have their weights packed at a time */
     int64_t panel;          /* so many go through the panel at a time, where outputs are no neighbours in memory */
     int64_t shares;         /* of the blocks */
     int64_t tile;           /* columns that the tile does at a time */
     int64_t columns;        /* that its rows run through while their inputs stay in L1 */
-    int64_t taps_y, taps_x; /* the most that a band has */
+    int64_t window;         /* taps of the weight */
+    int64_t taps_y, taps_x; /* the most that a part has */
     int64_t list;           /* offsets in the longest list */
     int64_t slab_elements, weight_elements, panel_elements, column_elements;
 } pc_cut;
@@ -42,9 +45,12 @@ pc_sweep pc_sweep_at(const pc_conv_geom *geom, bool forward, int64_t index);
 /* Does any tap of any output read outside the source? */
 bool pc_sweep_leaves(const pc_sweep *sweep);
 
-/* `skip`: taps that read only padding may be left out. Splits the sweep's x axis when the cut is flat. */
-pc_cut pc_cut_of(const pc_conv_geom *geom, pc_sweep *sweep, bool skip, int64_t depth, int64_t rows,
+/* `skip`: taps that read only padding may be left out. */
+pc_cut pc_cut_of(const pc_conv_geom *geom, bool forward, bool skip, int64_t depth, int64_t rows,
                  const pc_kernels *kernels, pc_dtype dtype, int threads);
+
+/* Channels whose taps are one list, for a part with so many taps. */
+int64_t pc_together(const pc_cut *cut, int64_t taps);
 
 /* The first row of block `block` of so many. */
 PC_INLINE int64_t pc_block_row(const pc_cut *cut, int64_t rows, int64_t block) { return block * rows / cut->blocks; }

@@ -70,6 +70,9 @@ class PackArgs(ctypes.Structure):
         ("rows", i64),
         ("channel_step", i64),
         ("row_step", i64),
+        ("first", pointer),
+        ("place", pointer),
+        ("channel", i64),
     )
 
 
