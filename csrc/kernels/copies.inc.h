@@ -1,20 +1,17 @@
 /* pack_scalars, pack_columns, copy_rows: what dense_tile needs copied before it runs. */
 
-/* Where step k of a channel goes, its place number i. */
-PC_INLINE T *PC_LOCAL(place)(const pc_pack_args *a, int64_t channel, int64_t k, int64_t i)
+/* Nothing is read there: any address will do. */
+PC_INLINE void PC_LOCAL(look_ahead)(const T *from, int64_t ahead)
 {
-    const int64_t at = a->first ? a->place[i].at + (a->channel + channel) * a->place[i].step
-                                : (channel * a->steps + k) * PC_DENSE_ROWS;
-    return (T *)a->to + at;
+    __builtin_prefetch((const void *)((uintptr_t)from + (uintptr_t)ahead * sizeof(T)));
 }
 
-/* As many steps as a vector has lanes, or fewer, turn in registers. Vectors are stored whole, so what lies behind the
- * rows of one step is overwritten by the next. */
-PC_INLINE void PC_LOCAL(pack_block)(const pc_pack_args *a, int64_t channel, int64_t first, const int64_t rows,
-                                    const int64_t steps, const bool placed)
+/* As many steps as a vector has lanes, or fewer, turn in registers; the first `skip` are done already. Vectors are stored
+ * whole, so what lies behind the rows of one step is overwritten by the next. */
+PC_INLINE void PC_LOCAL(pack_block)(const pc_pack_args *a, T *to, const T *from, const int64_t rows,
+                                    const int64_t steps, int64_t skip)
 {
     enum { PARTS = (PC_DENSE_ROWS + V_LANES - 1) / V_LANES };
-    const T *from = (const T *)a->from + channel * a->channel_step + first;
     v_t x[PARTS][V_LANES];
     PC_UNROLL(4)
     for (int part = 0; part < PARTS; part++) {
@@ -24,31 +21,75 @@ PC_INLINE void PC_LOCAL(pack_block)(const pc_pack_args *a, int64_t channel, int6
             if (p >= PC_DENSE_ROWS || p >= rows) {
                 x[part][i] = v_zero();
             } else {
-                x[part][i] =
-                    steps < V_LANES ? v_load_tail(from + p * a->row_step, steps) : v_load(from + p * a->row_step);
+                const T *row = from + p * a->row_step;
+                x[part][i] = steps < V_LANES ? v_load_tail(row, steps) : v_load(row);
+                PC_LOCAL(look_ahead)(row, a->ahead);
             }
         }
         v_transpose(x[part]);
     }
     PC_UNROLL(16)
     for (int k = 0; k < V_LANES; k++) {
-        const int64_t begin = placed && k < steps ? a->first[first + k] : 0;
-        const int64_t end = placed && k < steps ? a->first[first + k + 1] : k < steps;
-        for (int64_t i = begin; i < end; i++) {
+        if (k >= skip && k < steps) {
             PC_UNROLL(4)
             for (int part = 0; part < PARTS; part++) {
-                v_store(PC_LOCAL(place)(a, channel, first + k, i) + part * V_LANES, x[part][k]);
+                v_store(to + k * PC_DENSE_ROWS + part * V_LANES, x[part][k]);
+            }
+        }
+    }
+}
+
+/* All steps of a channel. The last block begins a few steps early, so that its loads are whole. */
+PC_INLINE void PC_LOCAL(pack_channel)(const pc_pack_args *a, T *to, const T *from, const int64_t rows)
+{
+    int64_t k = 0;
+    for (; k + V_LANES <= a->steps; k += V_LANES) {
+        PC_LOCAL(pack_block)(a, to + k * PC_DENSE_ROWS, from + k, rows, V_LANES, 0);
+    }
+    if (k > 0 && k < a->steps) {
+        const int64_t last = a->steps - V_LANES;
+        PC_LOCAL(pack_block)(a, to + last * PC_DENSE_ROWS, from + last, rows, V_LANES, k - last);
+    } else if (k < a->steps) {
+        PC_LOCAL(pack_block)(a, to, from, rows, a->steps, 0);
+    }
+}
+
+/* A block of steps is turned into a few lines of L1, and each goes from there to its places. */
+static void PC_LOCAL(pack_places)(const pc_pack_args *a)
+{
+    T block[(V_LANES + 1) * PC_DENSE_ROWS + V_LANES];
+    for (int64_t c = 0; c < a->channels; c++) {
+        const T *from = (const T *)a->from + c * a->channel_step;
+        const pc_place *place = a->place, *end = a->place + a->places;
+        for (int64_t k = 0; k < a->steps && place < end; k += V_LANES) {
+            const int64_t first = a->steps < V_LANES ? 0 : pc_min(k, a->steps - V_LANES);
+            if (place->k >= first + V_LANES) {
+                continue;
+            }
+            if (a->steps < V_LANES) {
+                PC_LOCAL(pack_block)(a, block, from, a->rows, a->steps, 0);
+            } else {
+                PC_LOCAL(pack_block)(a, block, from + first, a->rows, V_LANES, 0);
+            }
+            for (; place < end && place->k < first + V_LANES; place++) {
+                const T *step = block + (place->k - first) * PC_DENSE_ROWS;
+                T *to = (T *)a->to + place->at + (a->channel + c) * place->step;
+                for (int p = 0; p < PC_DENSE_ROWS; p += V_LANES) {
+                    v_store(to + p, v_load(step + p));
+                }
             }
         }
     }
 }
 
 /* Rows that lie side by side need no turning. A row may be read beyond its end while there is another behind it. */
-PC_INLINE void PC_LOCAL(pack_rows)(const pc_pack_args *a)
+static void PC_LOCAL(pack_rows)(const pc_pack_args *a)
 {
+    enum { AHEAD = 128 / sizeof(T) }; /* two lines: the next blocks' rows lie behind these */
     T *to = a->to;
     const T *from = a->from;
     for (int64_t c = 0; c < a->channels; c++, to += PC_DENSE_ROWS, from += a->channel_step) {
+        PC_LOCAL(look_ahead)(from, AHEAD);
         for (int64_t p = 0; p < a->rows; p += V_LANES) {
             const bool inside = c + 1 < a->channels && a->channel_step >= p + V_LANES;
             v_store(to + p, inside ? v_load(from + p) : v_load_tail(from + p, pc_min(V_LANES, a->rows - p)));
@@ -58,33 +99,21 @@ PC_INLINE void PC_LOCAL(pack_rows)(const pc_pack_args *a)
 
 void PC_SYMBOL(pack_scalars)(const pc_pack_args *a)
 {
-    enum { FEW = 2 }; /* steps that are not worth turning */
-    if (a->row_step == 1 && a->steps == 1 && !a->first) {
+    if (a->place) {
+        PC_LOCAL(pack_places)(a);
+        return;
+    }
+    if (a->row_step == 1 && a->steps == 1) {
         PC_LOCAL(pack_rows)(a);
         return;
     }
     for (int64_t c = 0; c < a->channels; c++) {
-        for (int64_t k = 0; k < a->steps; k += V_LANES) {
-            const int64_t steps = pc_min(V_LANES, a->steps - k);
-            if (steps <= FEW) {
-                const T *from = (const T *)a->from + c * a->channel_step;
-                for (int64_t j = k; j < k + steps; j++) {
-                    for (int64_t i = a->first ? a->first[j] : 0; i < (a->first ? a->first[j + 1] : 1); i++) {
-                        T *to = PC_LOCAL(place)(a, c, j, i);
-                        for (int64_t p = 0; p < a->rows; p++) {
-                            to[p] = from[p * a->row_step + j];
-                        }
-                    }
-                }
-            } else if (a->first) {
-                if (a->first[k] < a->first[k + steps]) {
-                    PC_LOCAL(pack_block)(a, c, k, a->rows, steps, true);
-                }
-            } else if (steps == V_LANES && a->rows == PC_DENSE_ROWS) {
-                PC_LOCAL(pack_block)(a, c, k, PC_DENSE_ROWS, V_LANES, false);
-            } else {
-                PC_LOCAL(pack_block)(a, c, k, a->rows, steps, false);
-            }
+        T *to = (T *)a->to + c * a->steps * PC_DENSE_ROWS;
+        const T *from = (const T *)a->from + c * a->channel_step;
+        if (a->rows == PC_DENSE_ROWS) {
+            PC_LOCAL(pack_channel)(a, to, from, PC_DENSE_ROWS);
+        } else {
+            PC_LOCAL(pack_channel)(a, to, from, a->rows);
         }
     }
 }

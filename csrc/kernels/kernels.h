@@ -14,14 +14,14 @@
  *
  *     to[(c*steps + k)*dense_rows + p] = from[c*channel_step + p*row_step + k]     for c < channels, k < steps, p < rows
  *
- * With places, step k goes to each of the places first[k] .. first[k+1]-1, and nowhere if there is none, but is read:
+ * With a list of places, step place.k goes to each of them instead, and the others, though read, go nowhere:
  *
  *     to[place.at + (channel + c)*place.step + p]
  *
  * What lies between may be written, and up to a vector behind the last: places have to ascend with c and then k, or lie
- * more than a vector apart. 1 <= rows <= dense_rows. */
+ * more than a vector apart. The list is sorted by k. 1 <= rows <= dense_rows. */
 typedef struct {
-    int64_t at, step;
+    int64_t k, at, step;
 } pc_place;
 
 typedef struct {
@@ -29,8 +29,9 @@ typedef struct {
     const void *from; /* T */
     int64_t channels, steps, rows;
     int64_t channel_step, row_step;
-    const int64_t *first; /* NULL: the formula above */
-    const pc_place *place;
+    int64_t ahead;         /* what is read next is so far behind `from`: a hint */
+    const pc_place *place; /* NULL: the formula above */
+    int64_t places;
     int64_t channel; /* with places, c counts from here; `from` is its first weight */
 } pc_pack_args;
 

@@ -72,7 +72,7 @@ pc_dense_work pc_dense_lay(pc_slice *slice, const pc_cut *c, pc_dtype dtype)
         .row = pc_lay(slice, c->taps_y, sizeof(int64_t)),
         .column = pc_lay(slice, c->taps_x, sizeof(int64_t)),
         .part = pc_lay(slice, c->run, sizeof(pc_part)),
-        .first = pc_lay(slice, c->window + 1, sizeof(int64_t)),
+        .first = pc_lay(slice, c->window, sizeof(int64_t)),
         .place = pc_lay(slice, c->item_taps, sizeof(pc_place)),
     };
 }
@@ -207,7 +207,7 @@ static int64_t weight_tap(const pc_item *b, const pc_part *part, int64_t r, int6
            (part->tap_x + t) * x->weight_step;
 }
 
-/* For each tap of the window the places where it goes: counted, summed up, and filled in. */
+/* Where each tap of the window goes, in the order of the window: counted, summed up, and filled in. */
 static void fill_places(pc_item *b, int64_t channels)
 {
     const int64_t tall = b->pass->kernels->dense_rows;
@@ -216,7 +216,7 @@ static void fill_places(pc_item *b, int64_t channels)
         return;
     }
     b->placed = channels;
-    memset(first, 0, (size_t)(b->cut->window + 1) * sizeof *first);
+    memset(first, 0, (size_t)b->cut->window * sizeof *first);
     for (int fill = 0; fill < 2; fill++) {
         for (int64_t i = 0; i < b->parts; i++) {
             const pc_part *part = &b->work.part[i];
@@ -226,26 +226,22 @@ static void fill_places(pc_item *b, int64_t channels)
             enter_sweep(b, part->sweep);
             for (int64_t r = 0; r < part->taps_y; r++) {
                 for (int64_t t = 0; t < part->taps_x; t++) {
-                    const int64_t k = weight_tap(b, part, r, t);
+                    const int64_t k = weight_tap(b, part, r, t), place = first[k]++;
                     if (fill) {
-                        b->work.place[first[k]++] =
-                            (pc_place){.at = set_offset(b, part, channels) + (r * part->taps_x + t) * tall,
+                        b->work.place[place] =
+                            (pc_place){.k = k,
+                                       .at = set_offset(b, part, channels) + (r * part->taps_x + t) * tall,
                                        .step = part->taps_y * part->taps_x * tall};
-                    } else {
-                        first[k]++;
                     }
                 }
             }
         }
-        /* counts become starts; after filling, each start has become the next one's */
-        for (int64_t k = 0, sum = 0; !fill && k <= b->cut->window; k++) {
+        for (int64_t k = 0, sum = 0; !fill && k < b->cut->window; k++) { /* counts become starts */
             const int64_t count = first[k];
             first[k] = sum;
             sum += count;
         }
     }
-    memmove(first + 1, first, (size_t)b->cut->window * sizeof *first);
-    first[0] = 0;
 }
 
 /* Backward the rows of a channel lie side by side, so a few channels go through all blocks before the next. */
@@ -263,8 +259,8 @@ static void pack_blocks(pc_item *b, int64_t first, int64_t last, int64_t channel
     pc_pack_args all = {.channel_step = pass->c_step, .row_step = pass->p_step};
     if (!whole) {
         fill_places(b, channels);
-        all.first = b->work.first;
         all.place = b->work.place;
+        all.places = b->taps;
     }
     for (all.channel = 0; all.channel < channels; all.channel += strip) {
         const int64_t count = pc_min(strip, channels - all.channel);
@@ -273,6 +269,7 @@ static void pack_blocks(pc_item *b, int64_t first, int64_t last, int64_t channel
         for (int64_t i = first; i < last; i++) {
             const int64_t p = pc_block_row(b->cut, pass->rows, i);
             all.rows = pc_block_row(b->cut, pass->rows, i + 1) - p;
+            all.ahead = all.rows * pass->p_step;
             all.from = weight + (p * pass->p_step + all.channel * pass->c_step) * size;
             all.to = (char *)b->work.weights + ((i - first) * step + (whole ? all.channel * window * tall : 0)) * size;
             pass->kernels->pack_scalars(&all);

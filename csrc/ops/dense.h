@@ -41,8 +41,8 @@ typedef struct {
     int64_t *row, *column;   /* of the taps, in the slab */
     int64_t *pieces;         /* of the slab's rows that a tile's columns are */
     pc_part *part;
-    int64_t *first; /* where each tap of the window goes (kernels.h, pack_scalars) */
-    pc_place *place;
+    int64_t *first;  /* of the places, for each tap of the window */
+    pc_place *place; /* kernels.h, pack_scalars */
 } pc_dense_work;
 
 /* Called once to count and once to use. */

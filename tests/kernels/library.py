@@ -70,8 +70,9 @@ class PackArgs(ctypes.Structure):
         ("rows", i64),
         ("channel_step", i64),
         ("row_step", i64),
-        ("first", pointer),
+        ("ahead", i64),
         ("place", pointer),
+        ("places", i64),
         ("channel", i64),
     )
 

@@ -105,7 +105,7 @@ def test_scalars_lie_as_the_tile_reads_them(table: Table, flush: Flush) -> None:
 @pytest.mark.parametrize("flush", FLUSH)
 @pytest.mark.parametrize("sets", [1, 2, 3])
 def test_scalars_go_to_their_places(table: Table, sets: int, flush: Flush) -> None:
-    """Sets of steps behind each other: a step may be in several of them, or in none, but is read."""
+    """Sets of steps behind each other: a step may be in several, or in none, but is read."""
     rng = np.random.default_rng(7)
     memory = Memory(rng, table)
     tall = table.dense_rows
@@ -113,31 +113,30 @@ def test_scalars_go_to_their_places(table: Table, sets: int, flush: Flush) -> No
         channels, before = (int(i) for i in rng.integers(0, 4, 2))
         members = [np.flatnonzero(rng.random(steps) < 0.5) for _ in range(sets)]
         members[0] = np.union1d(members[0], [0, steps - 1])  # so that all of them are readable
-        places: list[list[tuple[int, int]]] = [[] for _ in range(steps)]
-        start = 0
+        places, start = [], 0
         for member in members:
-            for i, k in enumerate(member):
-                places[k].append((start + i * tall, len(member) * tall))
-            start += len(member) * (before + channels) * tall + table.lanes
-        first = np.cumsum([0, *(len(of_step) for of_step in places)])
-        flat = np.array([pair for of_step in places for pair in of_step], np.int64).reshape(-1, 2)
+            step = len(member) * tall
+            places += [(k, start + i * tall, step) for i, k in enumerate(member)]
+            start += (before + channels) * step + table.lanes
+        k, at, step = place = np.array(sorted(places), np.int64).T
+        flat = np.ascontiguousarray(place.T)
         args = PackArgs(
             channels=channels,
             steps=steps,
             rows=rows,
             channel_step=int(rng.integers(-60, 61)),
             row_step=int(rng.integers(-40, 41)),
-            first=address(first),
+            ahead=int(rng.integers(-(10**6), 10**6)),
             place=address(flat),
+            places=len(flat),
             channel=before,
         )
-        step = np.repeat(np.arange(steps), np.diff(first))
-        c, i, p = np.ogrid[:channels, : step.size, :rows]
+        c, i, p = np.ogrid[:channels, : k.size, :rows]
         memory.check(
             "pack_scalars",
             args,
-            (flat[i, 0] + (before + c) * flat[i, 1] + p).ravel(),
-            (c * args.channel_step + p * args.row_step + step[i]).ravel(),
+            (at[i] + (before + c) * step[i] + p).ravel(),
+            (c * args.channel_step + p * args.row_step + k[i]).ravel(),
             flush,
             write_to=start,
         )
