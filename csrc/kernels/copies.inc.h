@@ -169,6 +169,11 @@ void PC_SYMBOL(copy_rows)(const pc_copy_args *a)
             for (; i + V_LANES <= a->columns; i += V_LANES) {
                 v_store(to + i, v_load(from + i));
             }
+            if (i > 0 && i < a->columns) {
+                i = a->columns - V_LANES;
+                v_store(to + i, v_load(from + i));
+                i = a->columns;
+            }
         } else if (a->from_column == 2) {
             /* the second vector ends with an element that nobody asked for */
             for (; i + V_LANES < a->columns; i += V_LANES) {

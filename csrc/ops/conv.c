@@ -97,11 +97,14 @@ static void run_thread(void *context, int index, int count)
 {
     const pc_pass *pass = context;
     const pc_dtype dtype = pass->call->dtype;
-    if (!is_empty(pass->geom, pass->forward)) {
+    int64_t item = 0;
+    pc_range r = {0};
+    while (!is_empty(pass->geom, pass->forward) && !pc_stopped(pass->call) &&
+           pc_next_range(pass->geom, pass->forward, pass->rows, dtype, &r)) {
         const pc_cut cut =
-            pc_cut_of(pass->geom, pass->forward, pass->skip, pass->depth, pass->rows, pass->kernels, dtype, count);
+            pc_cut_of(pass->geom, pass->forward, r, pass->skip, pass->depth, pass->rows, pass->kernels, dtype, count);
         pc_slice slice = pc_slice_of(pass->call, index);
-        pc_dense_run(pass, &cut, pc_dense_lay(&slice, &cut, dtype), index, count);
+        pc_dense_run(pass, r, &cut, pc_dense_lay(&slice, &cut, dtype), index, count, &item);
     }
     fill_unreached(pass, index, count);
 }
@@ -151,12 +154,14 @@ static int64_t workspace_bytes(const pc_conv_geom *geom, bool forward, int64_t r
 {
     const pc_kernels *kernels = pc_kernels_for(dtype);
     int64_t bytes = 0;
-    for (int skip = forward ? 0 : 1; skip < 2 && !is_empty(geom, forward); skip++) {
-        /* forward: the weights, not seen yet, decide */
-        const pc_cut cut = pc_cut_of(geom, forward, skip, depth, rows, kernels, dtype, threads);
-        pc_slice slice = {NULL, 0};
-        pc_dense_lay(&slice, &cut, dtype);
-        bytes = slice.used < 0 || bytes < 0 ? -1 : pc_max(bytes, slice.used);
+    pc_range r = {0};
+    while (!is_empty(geom, forward) && pc_next_range(geom, forward, rows, dtype, &r)) {
+        for (int skip = forward ? 0 : 1; skip < 2; skip++) { /* forward: the weights, not seen yet, decide */
+            const pc_cut cut = pc_cut_of(geom, forward, r, skip, depth, rows, kernels, dtype, threads);
+            pc_slice slice = {NULL, 0};
+            pc_dense_lay(&slice, &cut, dtype);
+            bytes = slice.used < 0 || bytes < 0 ? -1 : pc_max(bytes, slice.used);
+        }
     }
     return bytes;
 }

@@ -19,18 +19,12 @@
 
 enum { STRIP = 16 }; /* channels: their weights stay in L1 while all blocks of rows take theirs */
 
-/* What the slab holds, so that nothing is packed twice. */
-typedef struct {
-    pc_span y, x;
-    int64_t samples, sweep, sample, channel, rim; /* rim: so many channels have theirs */
-} pc_held;
-
 typedef struct {
     const pc_pass *pass;
     const pc_cut *cut;
     pc_dense_work work;
     bool exact;
-    int64_t group;
+    int64_t group, sweep_end;
     int64_t parts, sets, taps, outputs; /* of the item */
     int64_t placed;                     /* channels for which the places are there */
     /* the part that is being worked on */
@@ -38,7 +32,7 @@ typedef struct {
     pc_sweep sweep;
     int64_t sweep_index, together;
     pc_slab slab;
-    pc_held held;
+    char *data; /* where its slab is */
 } pc_item;
 
 /* Where the panel's columns lie in the output: samples fastest, then columns, then rows. */
@@ -62,7 +56,7 @@ pc_dense_work pc_dense_lay(pc_slice *slice, const pc_cut *c, pc_dtype dtype)
 {
     const int64_t size = (int64_t)pc_dtype_size(dtype);
     return (pc_dense_work){
-        .slab = pc_lay(slice, c->slab_elements, size),
+        .slab = pc_lay(slice, c->slots * c->slab_elements, size),
         .weights = pc_lay(slice, c->weight_elements, size),
         .panel = pc_lay(slice, c->panel_elements, size),
         .columns = pc_lay(slice, c->column_elements, size),
@@ -72,6 +66,7 @@ pc_dense_work pc_dense_lay(pc_slice *slice, const pc_cut *c, pc_dtype dtype)
         .row = pc_lay(slice, c->taps_y, sizeof(int64_t)),
         .column = pc_lay(slice, c->taps_x, sizeof(int64_t)),
         .part = pc_lay(slice, c->run, sizeof(pc_part)),
+        .held = pc_lay(slice, c->slots, sizeof(pc_held)),
         .first = pc_lay(slice, c->window, sizeof(int64_t)),
         .place = pc_lay(slice, c->item_taps, sizeof(pc_place)),
     };
@@ -88,12 +83,11 @@ static void enter_sweep(pc_item *b, int64_t index)
     }
 }
 
-/* The first part of sweep `index`, or of the first one behind it that has outputs. Behind the last: sweep == sweeps. */
+/* The first part of sweep `index`, or of the first one behind it that has outputs. Behind the last: sweep_end. */
 static pc_part first_part(pc_item *b, int64_t index)
 {
-    const int64_t sweeps = pc_sweep_count(b->pass->geom, b->pass->forward);
     pc_part part = {.sweep = index};
-    for (; part.sweep < sweeps; part.sweep++) {
+    for (; part.sweep < b->sweep_end; part.sweep++) {
         enter_sweep(b, part.sweep);
         if (b->sweep.y.count > 0 && b->sweep.x.count > 0) {
             part.y_end = pc_band_end(&b->sweep.y, 0, b->cut->band_h, b->exact);
@@ -279,26 +273,29 @@ static void pack_blocks(pc_item *b, int64_t first, int64_t last, int64_t channel
 
 static bool same_span(const pc_span *a, const pc_span *b) { return memcmp(a, b, sizeof *a) == 0; }
 
+/* The part's slab, in its slot, unless it is there already. */
 static void pack_slab(pc_item *b, int64_t channel, int64_t channels)
 {
     const pc_pass *pass = b->pass;
     const pc_slab *slab = &b->slab;
-    pc_held *held = &b->held;
+    const int64_t slot = (b->part - b->work.part) % b->cut->slots, sample = b->part->sample;
+    pc_held *held = &b->work.held[slot];
     /* Spans of different phases may be the same: they read grad_out, from where the span says. Split ones do not say. */
     const bool alike = held->rim > 0 && held->samples == slab->samples && same_span(&held->y, &slab->y) &&
                        same_span(&held->x, &slab->x) && (held->sweep == b->sweep_index || !b->cut->split);
+    b->data = (char *)b->work.slab + slot * b->cut->slab_elements * (int64_t)pc_dtype_size(pass->call->dtype);
     channel += b->group * pass->depth;
-    if (alike && held->sample == b->part->sample && held->channel == channel) {
+    if (alike && held->sample == sample && held->channel == channel) {
         return;
     }
     const bool rim = !alike || held->rim < channels;
-    pc_slab_pack(slab, &b->sweep.y, &b->sweep.x, pass->call->dtype, b->work.slab, pass->source, b->part->sample,
-                 channel, channels, rim);
+    pc_slab_pack(slab, &b->sweep.y, &b->sweep.x, pass->call->dtype, b->data, pass->source, sample, channel, channels,
+                 rim);
     *held = (pc_held){.y = slab->y,
                       .x = slab->x,
                       .samples = slab->samples,
                       .sweep = b->sweep_index,
-                      .sample = b->part->sample,
+                      .sample = sample,
                       .channel = channel,
                       .rim = rim ? channels : held->rim};
 }
@@ -361,9 +358,9 @@ static void run_blocks(const pc_item *b, const pc_target *to, int64_t first, int
     for (int64_t j = 0; j < rows; j++) {
         for (int64_t q = 0; q < length; q += b->cut->columns) {
             tile.columns = pc_min(b->cut->columns, length - q);
-            tile.vec = (char *)b->work.slab + (j * slab->row_step + q) * size;
+            tile.vec = b->data + (j * slab->row_step + q) * size;
             if (b->cut->packed) {
-                columns.from = (char *)b->work.slab + find_pieces(b, &columns.parts, j, q, tile.columns) * size;
+                columns.from = b->data + find_pieces(b, &columns.parts, j, q, tile.columns) * size;
                 pass->kernels->pack_columns(&columns);
                 tile.vec = b->work.columns;
             }
@@ -466,26 +463,33 @@ static void run_item(pc_item *b, int64_t first, int64_t last)
     }
 }
 
-void pc_dense_run(const pc_pass *pass, const pc_cut *cut, pc_dense_work work, int index, int count)
+void pc_dense_run(const pc_pass *pass, pc_range range, const pc_cut *cut, pc_dense_work work, int index, int count,
+                  int64_t *item)
 {
-    pc_item b = {.pass = pass, .cut = cut, .work = work, .exact = cut->exact || pass->exact, .sweep_index = -1};
-    const int64_t share = pc_ceil_div(cut->blocks, cut->shares), sweeps = pc_sweep_count(pass->geom, pass->forward);
+    pc_item b = {.pass = pass,
+                 .cut = cut,
+                 .work = work,
+                 .exact = cut->exact || pass->exact,
+                 .sweep_index = -1,
+                 .sweep_end = range.end};
+    const int64_t share = pc_ceil_div(cut->blocks, cut->shares);
     for (int64_t k = 0; cut->packed && k < cut->list; k++) {
         work.regular[k] = k * cut->tile;
     }
-    int64_t item = 0;
-    for (pc_part part = first_part(&b, 0); part.sweep < sweeps;) {
+    for (pc_part part = first_part(&b, range.first); part.sweep < range.end;) {
         b.parts = b.sets = b.taps = b.outputs = b.placed = 0;
-        while (part.sweep < sweeps && add_part(&b, &part)) {
+        while (part.sweep < range.end && add_part(&b, &part)) {
             next_part(&b, &part);
         }
         for (b.group = 0; b.group < pass->geom->g; b.group++) {
             for (int64_t i = 0; i < cut->blocks; i += share) {
-                if (item++ % count != index) {
+                if ((*item)++ % count != index) {
                     continue;
                 }
                 b.part = NULL;
-                b.held.rim = 0;
+                for (int64_t j = 0; j < cut->slots; j++) {
+                    work.held[j].rim = 0;
+                }
                 run_item(&b, i, pc_min(i + share, cut->blocks));
                 if (pc_stopped(pass->call)) {
                     return;

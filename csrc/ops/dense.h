@@ -34,6 +34,13 @@ typedef struct {
     bool direct;       /* they are neighbours in memory */
 } pc_part;
 
+/* What a slot for a slab holds, so that nothing is packed twice. */
+typedef struct {
+    pc_span y, x;
+    int64_t samples, sweep, sample, channel;
+    int64_t rim; /* so many channels have theirs */
+} pc_held;
+
 /* One thread's memory. */
 typedef struct {
     void *slab, *weights, *columns, *panel;
@@ -41,6 +48,7 @@ typedef struct {
     int64_t *row, *column;   /* of the taps, in the slab */
     int64_t *pieces;         /* of the slab's rows that a tile's columns are */
     pc_part *part;
+    pc_held *held;
     int64_t *first;  /* of the places, for each tap of the window */
     pc_place *place; /* kernels.h, pack_scalars */
 } pc_dense_work;
@@ -48,7 +56,8 @@ typedef struct {
 /* Called once to count and once to use. */
 pc_dense_work pc_dense_lay(pc_slice *slice, const pc_cut *cut, pc_dtype dtype);
 
-/* The items that are this thread's: every count-th. */
-void pc_dense_run(const pc_pass *pass, const pc_cut *cut, pc_dense_work work, int index, int count);
+/* Items are counted through all ranges in *item; thread `index` takes every count-th. */
+void pc_dense_run(const pc_pass *pass, pc_range range, const pc_cut *cut, pc_dense_work work, int index, int count,
+                  int64_t *item);
 
 #endif

@@ -120,15 +120,26 @@ static int64_t taps_of(int64_t rows, int64_t columns)
     return pc_mul(&taps, pc_max(1, rows), pc_max(1, columns)) ? MOST_TAPS : pc_min(taps, MOST_TAPS);
 }
 
-/* A sweep as large as the largest of a pass: the first one has the most taps. */
-static pc_sweep largest(const pc_conv_geom *g, bool forward)
+/* A sweep as large as the largest of a range, of one or of all: the first one has the most taps. */
+static pc_sweep largest(const pc_conv_geom *g, bool forward, pc_range range)
 {
-    pc_sweep s = pc_sweep_at(g, forward, 0);
-    if (!forward) {
+    pc_sweep s = pc_sweep_at(g, forward, range.first);
+    if (range.end - range.first > 1) {
         s.y.count = pc_ceil_div(g->ih, g->sh);
         s.x.count = pc_ceil_div(g->iw, g->sw);
     }
+    s.y.count = pc_max(1, s.y.count); /* one that has no outputs has no items */
+    s.x.count = pc_max(1, s.x.count);
     return s;
+}
+
+bool pc_next_range(const pc_conv_geom *g, bool forward, int64_t rows, pc_dtype dtype, pc_range *range)
+{
+    const int64_t sweeps = pc_sweep_count(g, forward);
+    const double panel = (double)g->ih * (double)g->iw * (double)rows * (double)pc_dtype_size(dtype);
+    const bool all = !forward && (sweeps == taps_of(g->kh, g->kw) || panel <= PANEL_BYTES);
+    *range = (pc_range){.first = range->end, .end = all ? sweeps : pc_min(range->end + 1, sweeps)};
+    return range->first < range->end;
 }
 
 int64_t pc_together(const pc_cut *cut, int64_t taps)
@@ -136,11 +147,11 @@ int64_t pc_together(const pc_cut *cut, int64_t taps)
     return pc_max(1, pc_min(cut->channels, LIST / pc_max(1, taps)));
 }
 
-pc_cut pc_cut_of(const pc_conv_geom *g, bool forward, bool skip, int64_t depth, int64_t rows, const pc_kernels *kernels,
-                 pc_dtype dtype, int threads)
+pc_cut pc_cut_of(const pc_conv_geom *g, bool forward, pc_range range, bool skip, int64_t depth, int64_t rows,
+                 const pc_kernels *kernels, pc_dtype dtype, int threads)
 {
-    pc_sweep s = largest(g, forward);
-    const int64_t sweeps = pc_sweep_count(g, forward);
+    pc_sweep s = largest(g, forward, range);
+    const int64_t sweeps = range.end - range.first;
     const int64_t size = (int64_t)pc_dtype_size(dtype), lanes = kernels->lanes, tall = kernels->dense_rows;
     const int64_t blocks = pc_ceil_div(rows, tall);
     const int64_t tile = kernels->dense_vectors[pc_ceil_div(rows, blocks) - 1] * lanes;
@@ -153,7 +164,8 @@ pc_cut pc_cut_of(const pc_conv_geom *g, bool forward, bool skip, int64_t depth, 
      * let samples share their tiles, which fills the vectors and uses each packed weight more often. */
     const double share = inside(&s.y) * inside(&s.x);
     c.exact = skip && pixels < (double)(4 * tile) && share < 0.4;
-    const int64_t usual = c.exact ? pc_max(1, (int64_t)ceil((double)taps * share)) : taps;
+    int64_t usual = sweeps > 1 ? taps_of(g->kh, g->kw) / sweeps : taps;
+    usual = pc_max(1, c.exact ? (int64_t)ceil((double)taps * share) : usual);
     if (c.exact) {
         c.samples = pc_min(g->n, tile);
     } else if (pixels <= SMALL && s.x.taps <= TINY) {
@@ -217,7 +229,7 @@ pc_cut pc_cut_of(const pc_conv_geom *g, bool forward, bool skip, int64_t depth, 
     /* Every tap of the window has at most one part in an item. */
     const int64_t steps = c.channels * taps;
     c.window = taps_of(g->kh, g->kw);
-    c.item_taps = pc_min(c.window, taps * c.run);
+    c.item_taps = pc_min(sweeps > 1 || c.exact ? c.window : taps, taps * c.run);
     c.outputs = c.band_h * c.band_w * c.samples * (c.exact ? 1 : c.run);
     c.taps_y = s.y.taps;
     c.taps_x = s.x.taps;
@@ -230,6 +242,7 @@ pc_cut pc_cut_of(const pc_conv_geom *g, bool forward, bool skip, int64_t depth, 
     c.weight_elements = c.chunk * (c.channels * c.item_taps * tall + c.run * lanes);
     /* The last tile of the last row may read past the slab's end. */
     c.slab_elements = slab_elements(&s, &c, dtype) + c.columns + tile + lanes;
+    c.slots = pc_max(1, pc_min(c.run, budget / c.slab_elements));
     c.panel = blocks;
     if (c.flat || s.x_step > 1) {
         c.panel = pc_max(1, pc_min(blocks, PANEL_BYTES / size / tall / c.outputs));

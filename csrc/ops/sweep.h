@@ -33,6 +33,7 @@ typedef struct {
     int64_t window;         /* taps of the weight */
     int64_t taps_y, taps_x; /* the most that a part has */
     int64_t list;           /* offsets in the longest list */
+    int64_t slots;          /* for slabs: as many of an item's parts keep theirs */
     int64_t slab_elements, weight_elements, panel_elements, column_elements;
 } pc_cut;
 
@@ -45,8 +46,17 @@ pc_sweep pc_sweep_at(const pc_conv_geom *geom, bool forward, int64_t index);
 /* Does any tap of any output read outside the source? */
 bool pc_sweep_leaves(const pc_sweep *sweep);
 
+/* Sweeps that are cut alike and may share items. */
+typedef struct {
+    int64_t first, end;
+} pc_range;
+
+/* All sweeps of a pass if that costs nothing or if their outputs fit into the panel together, else one by one, each with
+ * a cut for its own taps. Begins with {0, 0}; false behind the last. */
+bool pc_next_range(const pc_conv_geom *geom, bool forward, int64_t rows, pc_dtype dtype, pc_range *range);
+
 /* `skip`: taps that read only padding may be left out. */
-pc_cut pc_cut_of(const pc_conv_geom *geom, bool forward, bool skip, int64_t depth, int64_t rows,
+pc_cut pc_cut_of(const pc_conv_geom *geom, bool forward, pc_range range, bool skip, int64_t depth, int64_t rows,
                  const pc_kernels *kernels, pc_dtype dtype, int threads);
 
 /* Channels whose taps are one list, for a part with so many taps. */
