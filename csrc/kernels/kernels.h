@@ -219,7 +219,7 @@ enum {
  *                                0 <= top + y - Y*sh < kh and 0 <= left + q - X*sw < kw
  *                            of src(Y, X) / (row_cells[Y] * cells[X]), starting at 0. Here top, left >= 0
  *
- * src is read exactly; where its rows have no gaps, what lies behind a row may be read as well, up to the plane's end.
+ * src is read exactly; of each plane the elements 0 .. readable-1 may be read as well.
  * start and place are read in whole vectors, row_cells exactly, and cells has a vector of ones behind the columns. out
  * and indices are written exactly, parts of them more than once. `work` is scratch: the rows of src that the call touches
  * (max_pool_forward: PC_POOL_ROWS rows), as wide as the columns that its taps look at, and PC_POOL_ROWS + 4 vectors. */
@@ -229,7 +229,7 @@ typedef struct {
     const void *src; /* T */
     int64_t planes, src_plane;
     int64_t rows, columns, out_row;
-    int64_t src_rows, src_columns, src_row;
+    int64_t src_rows, src_columns, src_row, readable;
     int64_t kh, kw, sh, sw, dh, dw;
     int64_t top, left;
     const void *cells, *row_cells; /* T */

@@ -171,7 +171,7 @@ typedef struct {
     const T *row; /* of the first tap inside */
     int64_t row_step;
     PC_LOCAL(range) taps;
-    const T *readable; /* the source may be read up to here */
+    const T *readable; /* what the row lies in may be read up to here */
     T *out;
     int64_t *indices;
     const T *writable; /* outputs may be written up to here: they are still to come */
@@ -294,8 +294,7 @@ PC_INLINE void PC_LOCAL(by_rows)(const pc_pool_args *a, const int op, const int6
             src = a->work;
             l.readable = src + (last - first) * width + 2 * V_LANES;
         } else {
-            /* Behind a row is the next one, if they lie without gaps. */
-            l.readable = a->src_row == a->src_columns ? src + a->src_rows * a->src_row : src;
+            l.readable = src + a->readable;
             src += a->left;
         }
         for (int64_t y = 0; y < a->rows; y++) {

@@ -252,6 +252,8 @@ static void run_band(const pc_pool_pass_args *p, const pc_pool_work *work, const
                       .src_rows = b->src_rows,
                       .src_columns = b->src_columns,
                       .src_row = step[2],
+                      /* Beyond the last window: 14 columns under 6 windows of 3 took a third longer without. */
+                      .readable = step[2] == g->iw ? (g->ih - b->src_y) * g->iw - b->src_x : 0,
                       .kh = g->kh,
                       .kw = gradient ? g->kw : b->taps,
                       .sh = g->sh,
@@ -273,6 +275,7 @@ static void run_band(const pc_pool_pass_args *p, const pc_pool_work *work, const
         PC_FOR(dtype, copy, work->copy, p->in, src, b->src_rows, b->src_columns);
         a.src = work->copy;
         a.src_row = b->src_columns;
+        a.readable = b->src_rows * b->src_columns;
     }
     if (gradient) {
         kernels->avg_pool_backward_input(&a);

@@ -216,6 +216,7 @@ class PoolArgs(ctypes.Structure):
         ("src_rows", i64),
         ("src_columns", i64),
         ("src_row", i64),
+        ("readable", i64),
         ("kh", i64),
         ("kw", i64),
         ("sh", i64),

@@ -118,6 +118,7 @@ class Call:
             src_rows=src_rows,
             src_columns=src_columns,
             src_row=src_row,
+            readable=int(rng.choice([0, touched - (self.planes - 1) * src_plane])),
             kh=kh,
             kw=kw,
             sh=sh,
