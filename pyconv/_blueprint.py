@@ -33,7 +33,9 @@ class Blueprint:
         """Return the number of multiplications for an input of ``input_shape``.
 
         Counted are those with weights, of convolutions and Linear, over the whole batch, padding
-        included; the bias is none. A transposed convolution multiplies at its input positions.
+        included; the bias is none. A transposed convolution multiplies at its input positions. Of a
+        forward of one's own, functions of :mod:`pyconv.functional` and ``@`` are counted too;
+        :func:`pyconv.summary` names what is not.
 
         Examples
         --------

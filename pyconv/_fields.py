@@ -141,9 +141,21 @@ def _all(steps: Any) -> Field:
     return None if any(s is None for s in found) else found
 
 
-def field_of(layer: Any, shape: tuple[int, ...], out_shape: tuple[int, ...]) -> Field:
-    """The field of one layer of pyconv, from its arguments."""
-    kind = next((c.__name__ for c in type(layer).__mro__ if c.__name__ in _KINDS), "")
+def shifted(pad: Any, ndim: int) -> Field:
+    """The field of ``functional.pad``, for all axes of an array."""
+    before = [*pad[::2], *[0] * ndim][:ndim]
+    return tuple(window(1, 1, n, 1) for n in reversed(before))
+
+
+def kind_of(layer: Any) -> str:
+    """The kind of a layer of pyconv; '' for a map."""
+    return next((c.__name__ for c in type(layer).__mro__ if c.__name__ in _KINDS), "")
+
+
+def field_of(
+    kind: str, layer: Any, shape: tuple[int, ...], out_shape: tuple[int, ...]
+) -> Field | str:
+    """The field of one layer, from its arguments; "same" for a map."""
     if kind == "AdaptiveAvgPool2d":
         axes = zip(shape[-2:], out_shape[-2:], strict=True)
         return _all(adaptive(n, out) for n, out in axes)
@@ -159,7 +171,7 @@ def field_of(layer: Any, shape: tuple[int, ...], out_shape: tuple[int, ...]) -> 
     elif layer.padding == "valid":
         before = [0] * n
     else:
-        before = [p[0] if isinstance(p, tuple) else p for p in _each(layer.padding, n)]
+        before = [p[0] if isinstance(p, (tuple, list)) else p for p in _each(layer.padding, n)]
     make = transposed if kind == "ConvTranspose2d" else window
     return _all(
         make(*arguments) for arguments in zip(kernel, stride, before, dilation, strict=True)
@@ -180,4 +192,5 @@ _KINDS = (
 
 
 def _each(value: Any, n: int) -> list[Any]:
-    return list(value) if isinstance(value, tuple) else [value] * n
+    values = list(value) if isinstance(value, (tuple, list)) else [value]
+    return values * n if len(values) == 1 else values

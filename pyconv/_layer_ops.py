@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pyconv import _core
+from pyconv._followed import followed
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from pyconv._arrays import Array
 
 
+@followed
 def relu(input: ArrayLike, inplace: bool = False) -> Array:
     """Return ``max(0, input)``, elementwise.
 
@@ -71,6 +73,7 @@ def relu_backward(grad_output: ArrayLike, input: ArrayLike) -> Array:
     return _core.relu_backward(grad_output, input)
 
 
+@followed
 def adaptive_avg_pool2d(input: ArrayLike, output_size: Any) -> Array:
     """Return means of windows that are chosen so that the output gets a given size.
 
@@ -133,6 +136,7 @@ def adaptive_avg_pool2d_backward(grad_output: ArrayLike, input_shape: Sequence[i
     return _core.adaptive_avg_pool2d_backward(grad_output, input_shape)
 
 
+@followed
 def batch_norm(
     input: ArrayLike,
     running_mean: Array | None,

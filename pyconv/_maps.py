@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pyconv._arrays import as_float, as_grad, as_int, layer_dtype, quiet
+from pyconv._followed import followed
 from pyconv._random import generator
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from pyconv._arrays import Array
 
 
+@followed
 def sigmoid(input: ArrayLike) -> Array:
     """Return ``1 / (1 + exp(-input))``, elementwise.
 
@@ -84,6 +86,7 @@ def sigmoid_backward(grad_output: ArrayLike, input: ArrayLike) -> Array:
     return np.asarray(out)
 
 
+@followed
 def tanh(input: ArrayLike) -> Array:
     """Return the hyperbolic tangent, elementwise.
 
@@ -144,6 +147,7 @@ def tanh_backward(grad_output: ArrayLike, input: ArrayLike) -> Array:
     return out
 
 
+@followed
 def leaky_relu(input: ArrayLike, negative_slope: float = 0.01, inplace: bool = False) -> Array:
     """Return ``input`` where it is positive and ``negative_slope * input`` elsewhere.
 
@@ -208,6 +212,7 @@ def leaky_relu_backward(
         return np.asarray(np.where(x > 0, grad, grad * x.dtype.type(negative_slope)), order="C")
 
 
+@followed
 def softmax(
     input: ArrayLike, dim: int | None = None, _stacklevel: int = 3, dtype: DTypeLike | None = None
 ) -> Array:
@@ -290,6 +295,7 @@ def softmax_backward(
     return np.asarray(out, order="C").reshape(np.shape(input))
 
 
+@followed
 def log_softmax(
     input: ArrayLike, dim: int | None = None, _stacklevel: int = 3, dtype: DTypeLike | None = None
 ) -> Array:
@@ -393,6 +399,7 @@ def _shifted(x: Array, axis: int) -> Array:
     return out
 
 
+@followed
 def dropout(
     input: ArrayLike,
     p: float = 0.5,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pyconv._arrays import as_array, as_float, as_grad, cast, quiet, working_dtype
+from pyconv._followed import followed
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     _Gradients = tuple[Array | None, Array | None, Array | None]
 
 
+@followed
 def linear(input: ArrayLike, weight: ArrayLike, bias: ArrayLike | None = None) -> Array:
     """Return ``input @ weight.T + bias``.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pyconv._arrays import as_float, as_grad, as_int, as_size, quiet
+from pyconv._followed import followed
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from pyconv._arrays import Array
 
 
+@followed
 def pad(
     input: ArrayLike, pad: Sequence[int], mode: str = "constant", value: float | None = None
 ) -> Array:

@@ -46,18 +46,19 @@ class Overlap(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """One call of one module.
+    """One call of one module or function.
 
     Attributes
     ----------
     name : str
-        The dotted name; empty for the model itself.
+        The dotted name; empty for the model itself. Of a function: ``conv2d()``, behind the name of
+        the module whose forward calls it.
     kind : str
-        The name of the class.
+        The name of the class; ``conv2d()`` for a function.
     depth : int
         How deep it is nested; 0 for the model itself.
     leaf : bool
-        Whether it is a layer and not a container. Costs are those of leaves.
+        Whether it is a layer or a function, and not a container. Costs are those of leaves.
     input_shape, output_shape : tuple of int
     parameters : int
         Those of this module and not of its children; 0 if it has been called before.
@@ -95,6 +96,8 @@ class Summary:
     macs : int
         Multiplications of one forward.
     input_bytes, activation_bytes, parameter_bytes : int
+    not_counted : tuple of str
+        What multiplies as well, but not in a way that can be counted; ``macs`` is without it.
     """
 
     rows: tuple[Row, ...]
@@ -104,6 +107,7 @@ class Summary:
     input_bytes: int
     activation_bytes: int
     parameter_bytes: int
+    not_counted: tuple[str, ...] = ()
 
     def _table(self) -> list[tuple[str, ...]]:
         """The cells, as text; the first line are the headings."""
@@ -135,6 +139,7 @@ class Summary:
             ("Input bytes", f"{self.input_bytes:,}"),
             ("Activation bytes", f"{self.activation_bytes:,}"),
             ("Parameter bytes", f"{self.parameter_bytes:,}"),
+            *(("Multiply-adds not counted", what) for what in self.not_counted),
         ]
 
     def __str__(self) -> str:
@@ -194,8 +199,10 @@ def summary(model: Module, input_shape: Sequence[Any]) -> Summary:
     """Tell what a model consists of and costs, layer by layer; nothing is computed.
 
     A forward of one's own is followed, too: it runs on zeros, and each layer that it calls makes a
-    row. What it calls as a function of :mod:`pyconv.functional` makes none, and after it receptive
-    fields are not known.
+    row, as does each function of :mod:`pyconv.functional`, and ``@``. NumPy's maps, slices and
+    reshapes make none, but the receptive fields know them. What else NumPy multiplies
+    (:func:`numpy.einsum`, for one), and a layer whose forward is overridden, is named in the end
+    as not counted.
 
     Parameters
     ----------
@@ -234,17 +241,18 @@ def summary(model: Module, input_shape: Sequence[Any]) -> Summary:
     -----
     Multiply-adds are counted as :meth:`Module.macs` says.
     """
-    calls = trace(model, input_shape)
+    tracer = trace(model, input_shape)
+    calls = tracer.calls
     image = calls[0].input_shape
     rows = tuple(
         Row(
             call.name,
-            type(call.module).__name__,
+            call.kind,
             call.depth,
             call.leaf,
             call.input_shape,
             call.output_shape,
-            0 if call.again else sum(p.numel() for p in call.module.parameters(recurse=False)),
+            _own_parameters(call),
             call.macs,
             math.prod(call.output_shape) * call.itemsize if call.leaf else 0,
             _receptive_field(call.field, image),
@@ -263,7 +271,14 @@ def summary(model: Module, input_shape: Sequence[Any]) -> Summary:
         sum(math.prod(shape) for shape in (input_shape if many else [input_shape])) * itemsize,
         sum(row.activation_bytes for row in rows),
         sum(p.numel() * p.dtype.itemsize for p in parameters),
+        tuple(tracer.missed),
     )
+
+
+def _own_parameters(call: Call) -> int:
+    if call.again or call.module is None:
+        return 0
+    return sum(p.numel() for p in call.module.parameters(recurse=False))
 
 
 def receptive_field(model: Module, input_shape: Sequence[int]) -> ReceptiveField:
@@ -304,7 +319,7 @@ def receptive_field(model: Module, input_shape: Sequence[int]) -> ReceptiveField
     Araujo, Norris and Sim, "Computing Receptive Fields of Convolutional Neural Networks", Distill,
     2019.
     """
-    call = trace(model, input_shape)[0]
+    call = trace(model, input_shape).calls[0]
     found = _receptive_field(call.field, call.input_shape)
     if found is None:
         raise ValueError(_lost(model))
@@ -316,7 +331,7 @@ def overlap(model: Module, input_shape: Sequence[int] | None = None) -> Overlap:
 
     Without ``input_shape`` one is tried that fits the first layer with channels.
     """
-    call = trace(model, input_shape)[0] if input_shape is not None else _any_call(model)
+    call = trace(model, input_shape).calls[0] if input_shape is not None else _any_call(model)
     if call.field is None:
         raise ValueError(_lost(model))
     if call.field is WHOLE:
@@ -340,7 +355,7 @@ def _any_call(model: Module) -> Call:
     error: Exception | None = None
     for size in (64, 256, 1024, 4096):
         try:
-            return trace(model, (1, channels, *(size,) * axes))[0]
+            return trace(model, (1, channels, *(size,) * axes)).calls[0]
         except ValueError as found:
             error = found
     raise ValueError(
@@ -366,6 +381,6 @@ def _receptive_field(found: Field, image: tuple[int, ...]) -> ReceptiveField | N
 
 def _lost(model: Module) -> str:
     return (
-        f"{type(model).__name__}: its forward does something that cannot be followed, such as a "
-        "function of pyconv.functional or an index; use the layers instead"
+        f"{type(model).__name__}: its forward does something that cannot be followed, such as an "
+        "index or a transposition; use layers, or functions of pyconv.functional, instead"
     )

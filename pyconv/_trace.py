@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from _thread import RLock, get_ident
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,8 @@ import numpy as np
 
 from pyconv import _core
 from pyconv._arrays import as_size
-from pyconv._fields import SAME, WHOLE, Field, chain, field_of, union
+from pyconv._fields import SAME, WHOLE, Field, chain, field_of, kind_of, union
+from pyconv._followed import find, multiplications, tracers
 from pyconv._hooks import watched_call
 from pyconv.joins import Concat, Residual
 
@@ -54,7 +55,13 @@ class Traced(np.ndarray[Any, Any]):
         if out is not None:
             kwargs["out"] = tuple(_plain(x) for x in out)
         result = getattr(ufunc, method)(*(_plain(x) for x in inputs), **kwargs)
-        found = union(fields) if method == "__call__" else _reduced(inputs[0], result)
+        if ufunc.signature is not None:  # rows and columns meet
+            found = WHOLE if all(own is WHOLE for own in fields) else None
+            _tell_of_product(ufunc, inputs, result, found)
+        elif method == "__call__":
+            found = union(fields)
+        else:
+            found = _reduced(inputs[0], result)
         if out is not None:
             for x in out:
                 if isinstance(x, Traced):
@@ -65,6 +72,8 @@ class Traced(np.ndarray[Any, Any]):
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
         given = list(_flat((args, kwargs)))
         result = function(*_replaced(args), **_replaced(kwargs))
+        if function in _PRODUCTS:
+            _tell_of_product(function, args, result, None)
         found = None
         shapes = {x.shape[-2:] for x in given}
         if function in (np.concatenate, np.where, np.clip) and shapes == {np.shape(result)[-2:]}:
@@ -72,6 +81,32 @@ class Traced(np.ndarray[Any, Any]):
         elif function in (np.mean, np.sum, np.max):
             found = _reduced(given[0], result)
         return _wrapped(result, found)
+
+
+_PRODUCTS = (
+    np.convolve,
+    np.correlate,
+    np.cross,
+    np.dot,
+    np.einsum,
+    np.inner,
+    np.kron,
+    np.outer,
+    np.tensordot,
+    np.vdot,
+)
+
+
+def _tell_of_product(function: Any, args: Any, result: Any, found: Field) -> None:
+    """Tell the tracer of a product of matrices that NumPy has computed."""
+    tracer = tracers.get(get_ident())
+    if tracer is None:
+        return
+    if function is np.matmul:
+        shape = np.shape(args[0])
+        tracer.product(shape, result, math.prod(np.shape(result)) * shape[-1], found)
+    else:
+        tracer.miss(function.__name__)
 
 
 def _plain(x: Any) -> Any:
@@ -127,13 +162,14 @@ def _wrapped(result: Any, found: Field) -> Any:
 
 @dataclass
 class Call:
-    """One call of one module, and what came of it."""
+    """One call of one module or function, and what came of it."""
 
-    module: Module
+    module: Module | None  # None for a function
+    kind: str
     name: str  # dotted; '' for the model
     depth: int
-    leaf: bool  # a layer that says its shape, or a user's module without children
-    again: bool  # it has been called before
+    leaf: bool  # a function, a layer that says its shape, or a module that calls nothing seen
+    again: bool = False  # it has been called before
     input_shape: tuple[int, ...] = ()
     output_shape: tuple[int, ...] = ()
     itemsize: int = 0
@@ -148,35 +184,78 @@ class Tracer:
     names: dict[Module, str]
     thread: int
     calls: list[Call] = field(default_factory=list)
-    depth: int = 0
+    inside: list[str] = field(default_factory=list)  # the names of the modules that are running
+    missed: list[str] = field(default_factory=list)  # what multiplies, and is not counted
 
     def call(self, module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """One call of ``module``, instead of its forward."""
         if get_ident() != self.thread:  # somebody else uses the model meanwhile
             return watched_call(module, args, kwargs, follow=False)
         leaf = _says_its_shape(module)
+        name = self.names.get(module, "")
         call = Call(
             module,
-            self.names.get(module, ""),
-            self.depth,
+            type(module).__name__,
+            name,
+            len(self.inside),
             leaf or not module._children(),
             any(earlier.module is module for earlier in self.calls),
             np.shape(args[0]) if args else (),
         )
+        if not leaf and isinstance(module, _core._Layer) and multiplications(module, (), ()):
+            self.miss("a forward of its own", call)
         self.calls.append(call)
-        self.depth += 1
+        before = len(self.calls)
+        self.inside.append(name)
         try:
             go = self._leaf if leaf else self._inside
             output = go(module, args, kwargs)
         finally:
-            self.depth -= 1
+            self.inside.pop()
+        call.leaf = call.leaf and len(self.calls) == before
+        if not isinstance(output, Traced):  # computed where nobody looked
+            output = _wrapped(output, None)
         values = output[0] if isinstance(output, tuple) and output else output
         call.output_shape = np.shape(values)
         call.itemsize = getattr(values, "itemsize", 0)
         call.field = held(values)
         if leaf:
-            call.macs = _multiplications(module, call.input_shape, call.output_shape)
+            call.macs = multiplications(module, call.input_shape, call.output_shape)
         return output
+
+    def function(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """One call of a function of pyconv.functional, instead of it."""
+        found = find(function, args, kwargs)
+        if found is None:  # it says itself why not
+            return function(*args, **kwargs)
+        own = held(found.input)
+        if sum(isinstance(x, Traced) for x in (*args, *kwargs.values())) > 1:
+            own = None  # weights that depend on the input
+        mine = found.field
+        if isinstance(mine, tuple) and isinstance(own, tuple):
+            mine = mine[-len(own) :]
+        field = own if mine == "same" else chain(mine, own)
+        result = _wrapped(_zeros(found.output_shape, found.dtype), field)
+        self._row(function.__name__, found.input.shape, result, found.macs, field)
+        return (result, _zeros(found.output_shape, np.int64)) if found.indices else result
+
+    def product(self, shape: tuple[int, ...], result: Any, macs: int, field: Field) -> None:
+        """NumPy has multiplied matrices."""
+        self._row("matmul", shape, result, macs, field)
+
+    def _row(self, kind: str, shape: tuple[int, ...], result: Any, macs: int, field: Field) -> None:
+        name = f"{self.inside[-1]}.{kind}()".lstrip(".") if self.inside else f"{kind}()"
+        call = Call(None, f"{kind}()", name, len(self.inside), True, input_shape=shape)
+        call.output_shape, call.itemsize = np.shape(result), getattr(result, "itemsize", 0)
+        call.macs, call.field = macs, field
+        self.calls.append(call)
+
+    def miss(self, what: str, call: Call | None = None) -> None:
+        """Something multiplies, and nobody knows how often."""
+        where = self.inside[-1] if call is None and self.inside else call.name if call else ""
+        text = f"{what} of {where!r}" if where else what
+        if text not in self.missed:
+            self.missed.append(text)
 
     def _leaf(self, module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         given = dict(zip(("input", "output_size"), args, strict=False)) | kwargs
@@ -187,7 +266,7 @@ class Tracer:
             who = type(module).__name__
             out = (*out[:-2], *(as_size(who, "output_size", n) for n in size[-2:]))
         dtype = np.result_type(getattr(module, "dtype", x.dtype), np.float32)
-        mine = field_of(module, shape, out)
+        mine = field_of(kind_of(module), module, shape, out)
         own = held(x)
         found = own if mine == "same" else chain(mine, own)
         result = _wrapped(_zeros(out, dtype), found)
@@ -210,19 +289,6 @@ class Tracer:
         return _wrapped(joined, union([held(path) for path in paths]))
 
 
-def _multiplications(layer: Any, shape: tuple[int, ...], out_shape: tuple[int, ...]) -> int:
-    """Of a layer with a matrix of weights: each output meets one row of it.
-
-    In a transposed convolution each input does.
-    """
-    weight = getattr(layer, "weight", None)
-    if weight is None or weight.ndim < 2:
-        return 0
-    met = shape if getattr(layer, "transposed", False) else out_shape
-    rows: int = math.prod(weight.shape[1:])
-    return math.prod(met) * rows
-
-
 def _says_its_shape(module: Module) -> bool:
     """Is it a layer of pyconv, with a forward that nobody has overridden?"""
     owner = next(cls for cls in type(module).__mro__ if "forward" in vars(cls))
@@ -238,6 +304,8 @@ def _watching(model: Module) -> Iterator[Tracer]:
     tracer = Tracer(names, get_ident())
     with _lock:
         modes = [module.training for module in modules]
+        outer = tracers.get(tracer.thread)
+        tracers[tracer.thread] = tracer
         try:
             for module in modules:
                 module.training = False
@@ -245,14 +313,18 @@ def _watching(model: Module) -> Iterator[Tracer]:
                 module._watched = True
             yield tracer
         finally:
+            if outer is None:
+                tracers.pop(tracer.thread, None)
+            else:
+                tracers[tracer.thread] = outer
             for module, mode in zip(modules, modes, strict=True):
                 module.training = mode
                 module.__dict__.pop("_tracer", None)
                 module._watched = bool(module.__dict__.get("_forward_hooks"))
 
 
-def trace(model: Module, input_shape: Sequence[Any]) -> list[Call]:
-    """The calls that ``model`` makes for an input of a shape, or for inputs of several shapes."""
+def trace(model: Module, input_shape: Sequence[Any]) -> Tracer:
+    """Follow ``model`` for an input of a shape, or for inputs of several; its calls were seen."""
     who = type(model).__name__
     many = bool(len(input_shape)) and isinstance(input_shape[0], (tuple, list))
     shapes = [
@@ -269,14 +341,14 @@ def trace(model: Module, input_shape: Sequence[Any]) -> list[Call]:
         inputs.append(_wrapped(_zeros(shape, dtype), known))
     with _watching(model) as tracer:
         model(*inputs)
-    return tracer.calls
+    return tracer
 
 
 def output_shape(model: Module, input_shape: Sequence[Any]) -> tuple[int, ...]:
     """The shape of what comes out."""
-    return trace(model, input_shape)[0].output_shape
+    return trace(model, input_shape).calls[0].output_shape
 
 
 def macs(model: Module, input_shape: Sequence[Any]) -> int:
     """The multiplications of all layers."""
-    return sum(call.macs for call in trace(model, input_shape))
+    return sum(call.macs for call in trace(model, input_shape).calls)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pyconv import _core
+from pyconv._followed import followed
 from pyconv.layers import _ConvLayer
 
 if TYPE_CHECKING:
@@ -126,6 +127,7 @@ class Conv1d(_core.Conv1d, _ConvLayer):
         return (*front, length)
 
 
+@followed
 def conv1d(
     input: ArrayLike,
     weight: ArrayLike,

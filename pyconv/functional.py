@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pyconv import _core
+from pyconv._followed import followed
 from pyconv._layer_ops import (
     adaptive_avg_pool2d,
     adaptive_avg_pool2d_backward,
@@ -105,6 +106,7 @@ __all__ = [
 # ---- convolution ----
 
 
+@followed
 def conv2d(
     input: ArrayLike,
     weight: ArrayLike,
@@ -215,6 +217,7 @@ def conv2d_backward(
     )
 
 
+@followed
 def conv_transpose2d(
     input: ArrayLike,
     weight: ArrayLike,
@@ -328,6 +331,7 @@ def conv_transpose2d_backward(
 # ---- pooling ----
 
 
+@followed
 def max_pool2d(
     input: ArrayLike,
     kernel_size: _Pair,
@@ -414,6 +418,7 @@ def max_pool2d_backward(
     return _core.max_pool2d_backward(grad_output, indices, input_shape)
 
 
+@followed
 def avg_pool2d(
     input: ArrayLike,
     kernel_size: _Pair,

@@ -78,6 +78,172 @@ def test_a_forward_of_ones_own_is_followed():
     assert fields == [(28, 28), (3, 3), (3, 3), (5, 5), (5, 5), (6, 6), (28, 28)]
 
 
+class Lecture(pyconv.Module):
+    """A network as tutorials write it: what has no weights is a function."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1 = pyconv.Conv2d(1, 4, 3, padding=1)
+        self.conv2 = pyconv.Conv2d(4, 6, 3)
+        self.fc = pyconv.Linear(6 * 12 * 12, 10)
+
+    def trunk(self, x):
+        return F.relu(self.conv2(F.max_pool2d(F.relu(self.conv1(x)), 2)))
+
+    def forward(self, x):
+        x = F.dropout(self.trunk(x).reshape(len(x), -1), training=self.training)
+        return F.log_softmax(self.fc(x), dim=1)
+
+
+def test_functions_are_followed_as_layers_are():
+    net = Lecture()
+    table = pyconv.summary(net, (2, 1, 28, 28))
+    assert [(row.name, row.kind, row.depth, row.output_shape) for row in table.rows] == [
+        ("", "Lecture", 0, (2, 10)),
+        ("conv1", "Conv2d", 1, (2, 4, 28, 28)),
+        ("relu()", "relu()", 1, (2, 4, 28, 28)),
+        ("max_pool2d()", "max_pool2d()", 1, (2, 4, 14, 14)),
+        ("conv2", "Conv2d", 1, (2, 6, 12, 12)),
+        ("relu()", "relu()", 1, (2, 6, 12, 12)),
+        ("dropout()", "dropout()", 1, (2, 864)),
+        ("fc", "Linear", 1, (2, 10)),
+        ("log_softmax()", "log_softmax()", 1, (2, 10)),
+    ]
+    fields = [row.receptive_field.size for row in table.rows]
+    assert fields == [(28, 28), (3, 3), (3, 3), (4, 4), (8, 8), (8, 8)] + 3 * [(28, 28)]
+    same = pyconv.Sequential(
+        net.conv1,
+        pyconv.ReLU(),
+        pyconv.MaxPool2d(2),
+        net.conv2,
+        pyconv.ReLU(),
+        pyconv.Flatten(),
+        pyconv.Dropout(),
+        net.fc,
+        pyconv.Softmax(1),
+    )
+    assert table.macs == same.macs((2, 1, 28, 28)) and not table.not_counted
+    assert table.activation_bytes == (
+        pyconv.summary(same, (2, 1, 28, 28)).activation_bytes - 2 * 864 * 4  # a reshape has no row
+    )
+    assert net.output_shape((2, 1, 28, 28)) == net(np.zeros((2, 1, 28, 28))).shape
+
+
+class Calls(pyconv.Module):
+    def __init__(self, call, **values):
+        super().__init__()
+        self.call = call
+
+    def forward(self, x):
+        return self.call(x)
+
+
+def _numbers(*shape):
+    return np.arange(math.prod(shape), dtype=np.float32).reshape(shape)
+
+
+FUNCTIONS = {
+    "conv2d": (
+        lambda x: F.conv2d(x, _numbers(9, 2, 3, 2), None, (2, 1), ((1, 0), (2, 1)), 2, 3),
+        lambda: pyconv.Conv2d(6, 9, (3, 2), (2, 1), ((1, 0), (2, 1)), 2, 3),
+    ),
+    "conv2d, same": (
+        lambda x: F.conv2d(x, _numbers(8, 6, 4, 3), padding="same", dilation=[2]),
+        lambda: pyconv.Conv2d(6, 8, (4, 3), padding="same", dilation=2),
+    ),
+    "conv1d": (
+        lambda x: F.conv1d(x, _numbers(4, 9, 3), stride=2, padding=[1]),
+        lambda: pyconv.Conv1d(9, 4, 3, 2, 1),
+    ),
+    "conv_transpose2d": (
+        lambda x: F.conv_transpose2d(x, _numbers(6, 4, 3, 3), stride=2, padding=1, groups=2),
+        lambda: pyconv.ConvTranspose2d(6, 8, 3, 2, 1, groups=2),
+    ),
+    "max_pool2d": (
+        lambda x: F.max_pool2d(x, [3, 2], padding=1, ceil_mode=True, return_indices=True)[0],
+        lambda: pyconv.MaxPool2d((3, 2), padding=1, ceil_mode=True),
+    ),
+    "avg_pool2d": (lambda x: F.avg_pool2d(x, 3, 1, (1, 0)), lambda: pyconv.AvgPool2d(3, 1, (1, 0))),
+    "adaptive_avg_pool2d": (
+        lambda x: F.adaptive_avg_pool2d(x, (3, None)),
+        lambda: pyconv.AdaptiveAvgPool2d((3, None)),
+    ),
+    "batch_norm": (
+        lambda x: F.batch_norm(x, np.zeros(6, np.float32), np.ones(6, np.float32), training=True),
+        lambda: pyconv.BatchNorm2d(6),
+    ),
+    "linear": (lambda x: F.linear(x, _numbers(5, 10)), lambda: pyconv.Linear(10, 5)),
+    "softmax": (lambda x: F.softmax(input=x, dim=1), lambda: pyconv.Softmax(1)),
+    "sigmoid": (F.sigmoid, pyconv.Sigmoid),
+    "tanh": (F.tanh, pyconv.Tanh),
+    "leaky_relu": (F.leaky_relu, pyconv.LeakyReLU),
+    "dropout": (F.dropout, pyconv.Dropout),
+    "matmul": (lambda x: x @ _numbers(10, 5), lambda: pyconv.Linear(10, 5, bias=False)),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("shape", [(3, 6, 9, 10), (6, 9, 10)])
+def test_a_function_counts_as_its_layer(name, shape):
+    shape = shape[1:] if name == "conv1d" else (1, *shape)[-4:] if name == "batch_norm" else shape
+    call, make = FUNCTIONS[name]
+    found = pyconv.summary(Calls(call), shape).rows[-1]
+    expected = pyconv.summary(make(), shape).rows[-1]
+    assert found.kind == f"{name.split(',')[0]}()" and found.leaf
+    assert found.input_shape[1:] == expected.input_shape[1:]
+    assert found.output_shape == expected.output_shape and found.macs == expected.macs
+    assert found.activation_bytes == expected.activation_bytes
+    if name == "conv1d":  # nobody says that images have one axis
+        assert len(shape) == 2 or found.receptive_field is None
+    elif name != "matmul":  # NumPy's products are not followed
+        assert found.receptive_field == expected.receptive_field
+
+
+def test_padding_moves_the_field():
+    net = Calls(lambda x: F.max_pool2d(F.pad(x, (2, 0, 3, -1)), 3))
+    field = pyconv.receptive_field(net, (1, 1, 12, 12))
+    assert field.size == (3, 3) and field.offset == (-3, -2)
+    rows = pyconv.summary(net, (1, 1, 12, 12)).rows
+    assert rows[1].output_shape == (1, 1, 14, 14) and not rows[0].leaf
+    wide = pyconv.summary(Calls(lambda x: F.pad(x, (0, 0, 0, 0, 0, 0, 1, 2))), (1, 1, 2, 2))
+    assert wide.rows[0].output_shape == (4, 1, 2, 2)
+
+
+def test_what_cannot_be_counted_is_named():
+    class Doubled(pyconv.Conv2d):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    class Fine(pyconv.Linear):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    w = np.ones((4, 3), np.float32)
+    net = pyconv.Sequential(
+        Doubled(1, 4, 3), Calls(lambda x: np.einsum("nchw,cd->ndhw", x, w)), Fine(6, 2)
+    )
+    table = pyconv.summary(net, (1, 1, 8, 8))
+    assert table.not_counted == ("a forward of its own of '0'", "einsum of '1'")
+    assert table.macs == 3 * 6 * 6 * 2
+    text = str(table)
+    assert "Multiply-adds not counted: a forward of its own of '0'\n" in text
+    assert "Multiply-adds not counted: einsum of '1'\n" in text
+    assert "not counted: einsum" in table._repr_html_()
+
+
+def test_a_functions_mistakes_are_its_own():
+    for call, text in (
+        (lambda x: F.conv2d(x, _numbers(8, 5, 3, 3)), r"\(N, 5, H, W\).*\(3, 6, 9, 10\)"),
+        (lambda x: F.softmax(x, dim=7), "Dimension out of range"),
+        (lambda x: F.linear(x, _numbers(5, 9)), "162x10"),
+    ):
+        with pytest.raises((ValueError, IndexError), match=text):
+            pyconv.summary(Calls(call), (3, 6, 9, 10))
+        np.testing.assert_array_equal(F.relu([-1.0, 2]), [0, 2])  # nobody follows any more
+    with pytest.raises(TypeError, match="weight"):
+        pyconv.summary(Calls(lambda x: F.conv2d(x)), (3, 6, 9, 10))
+
+
 def test_several_inputs_and_several_outputs():
     class Two(pyconv.Module):
         def __init__(self):
@@ -136,14 +302,14 @@ def test_other_threads_go_on_computing():
 
     def other():
         started.wait(10)
-        results.append(conv(x))
+        results.append(F.relu(conv(x)) + 1)
         done.set()
 
     thread = threading.Thread(target=other)
     thread.start()
     net.output_shape((1, 1, 2, 2))
     thread.join()
-    np.testing.assert_array_equal(results[0], expected)
+    np.testing.assert_array_equal(results[0], F.relu(expected) + 1)
 
 
 def test_hooks_are_there_again_afterwards():
@@ -316,7 +482,8 @@ def test_what_cannot_be_followed_is_unknown_and_not_wrong():
             return self.conv(self.change(self.conv(x)))
 
     changes = {
-        "function": F.relu,
+        "weights": lambda h: F.conv2d(h, h[:, :, 2:5, 2:5], padding=1),
+        "product": lambda h: h @ np.ones((9, 9), np.float32),
         "flip": lambda h: h[:, :, ::-1],
         "transpose": lambda h: h.transpose(0, 1, 3, 2),
         "roll": lambda h: np.roll(h, 1, 2),

@@ -293,8 +293,9 @@ typedef struct {
  *                   du = u[e] - u0, dv = v[e] - v0, s += du, q = fma(du, dv, q)         in T
  *               then sums[j] += s, sums[W + j] += q                                     in double
  *               A block is 16 * W elements of a single row (the last may be short), or all of several rows
- *   norm_map    out[e] = fma(in[e] - mean, scale, shift), and where `more` is not NULL
- *               out[e] = fma(more[e], more_scale, that), for e < count */
+ *   norm_map    for each row, and its line:
+ *               out[e] = fma(in[e] - line.mean, line.scale, line.shift), and where `more` is not NULL
+ *               out[e] = fma(more[e], line.more, that), for e < count; out may be in */
 typedef struct {
     double *sums;      /* 2 * W */
     const void *u, *v; /* T */
@@ -303,11 +304,17 @@ typedef struct {
     int64_t count;                /* of a row */
 } pc_norm_sums_args;
 
+/* The scalars of a channel's map. */
 typedef struct {
-    void *out;             /* T */
-    const void *in, *more; /* T */
-    double mean, scale, shift, more_scale;
-    int64_t count;
+    double mean, scale, shift, more;
+} pc_norm_line;
+
+typedef struct {
+    void *out;                                  /* T */
+    const void *in, *more;                      /* T */
+    const pc_norm_line *lines;                  /* one for each row */
+    int64_t rows, out_step, in_step, more_step; /* the steps lead from row to row */
+    int64_t count;                              /* of a row */
 } pc_norm_map_args;
 
 typedef struct {

@@ -7,36 +7,41 @@
 #define PC_NORM_VECTORS ((int)(128 / sizeof(T)) / V_LANES)
 enum { PC_LOCAL(norm_lanes) = 128 / sizeof(T) };
 
-/* One block: `rows` rows of `count` elements, at most 16 steps of W elements. With `square`, v is u. */
+/* A vector's share of a block; `square`: v is u. */
+PC_INLINE void PC_LOCAL(norm_add)(v_t *s, v_t *q, v_t du, v_t dv, const bool square)
+{
+    *s = v_add(*s, du);
+    *q = v_fma(du, square ? du : dv, *q);
+}
+
+/* One block: `rows` rows of `count` elements, at most 16 steps of W elements. */
 PC_INLINE void PC_LOCAL(norm_block)(const pc_norm_sums_args *a, const T *u, const T *v, int64_t rows, int64_t count,
                                     const bool square)
 {
     const v_t u0 = v_set1((T)a->u0), v0 = v_set1((T)a->v0);
+    const int64_t rest = count % PC_LOCAL(norm_lanes), whole = count - rest, part = rest % V_LANES;
+    const v_mask mask = v_mask_first(part);
     v_t s[PC_NORM_VECTORS], q[PC_NORM_VECTORS];
     PC_UNROLL(8)
     for (int i = 0; i < PC_NORM_VECTORS; i++) {
         s[i] = q[i] = v_zero();
     }
     for (int64_t r = 0; r < rows; r++, u += a->u_step, v += a->v_step) {
-        int64_t e = 0;
-        for (; count - e >= PC_LOCAL(norm_lanes); e += PC_LOCAL(norm_lanes)) {
+        for (int64_t e = 0; e < whole; e += PC_LOCAL(norm_lanes)) {
             PC_UNROLL(8)
             for (int i = 0; i < PC_NORM_VECTORS; i++) {
-                const v_t du = v_sub(v_load(u + e + i * V_LANES), u0);
-                const v_t dv = square ? du : v_sub(v_load(v + e + i * V_LANES), v0);
-                s[i] = v_add(s[i], du);
-                q[i] = v_fma(du, dv, q[i]);
+                const int64_t at = e + i * V_LANES;
+                PC_LOCAL(norm_add)(&s[i], &q[i], v_sub(v_load(u + at), u0), v_sub(v_load(v + at), v0), square);
             }
         }
         PC_UNROLL(8)
         for (int i = 0; i < PC_NORM_VECTORS; i++) {
-            const int64_t at = e + i * V_LANES, rest = pc_min(count - at, V_LANES);
-            if (rest > 0) {
-                const v_mask mask = v_mask_first(rest);
-                const v_t du = v_select(mask, v_sub(v_load_tail(u + at, rest), u0), v_zero());
-                const v_t dv = square ? du : v_select(mask, v_sub(v_load_tail(v + at, rest), v0), v_zero());
-                s[i] = v_add(s[i], du);
-                q[i] = v_fma(du, dv, q[i]);
+            const int64_t at = whole + i * V_LANES;
+            if ((i + 1) * V_LANES <= rest) {
+                PC_LOCAL(norm_add)(&s[i], &q[i], v_sub(v_load(u + at), u0), v_sub(v_load(v + at), v0), square);
+            } else if (i * V_LANES < rest) {
+                const v_t du = v_keep(mask, v_sub(v_load_tail(u + at, part), u0));
+                PC_LOCAL(norm_add)(&s[i], &q[i], du, v_keep(mask, v_sub(v_load_tail(v + at, part), v0)), square);
             }
         }
     }
@@ -62,30 +67,46 @@ void PC_SYMBOL(norm_sums)(const pc_norm_sums_args *a)
     }
 }
 
-PC_INLINE v_t PC_LOCAL(norm_line)(v_t x, v_t mean, v_t scale, v_t shift) { return v_fma(v_sub(x, mean), scale, shift); }
+/* One row. Its last vector lies over the one before and is computed first: the row may be mapped in place, and nothing
+ * is stored through a mask, which takes as long as a dozen stores on some processors: of 49 elements, a third of all. */
+PC_INLINE void PC_LOCAL(norm_row)(T *out, const T *in, const T *more, const pc_norm_line *line, int64_t count,
+                                  const bool both)
+{
+    const v_t mean = v_set1((T)line->mean), scale = v_set1((T)line->scale), shift = v_set1((T)line->shift);
+    const v_t slope = v_set1((T)line->more);
+    if (count < V_LANES) {
+        v_t y = v_fma(v_sub(v_load_tail(in, count), mean), scale, shift);
+        if (both) {
+            y = v_fma(v_load_tail(more, count), slope, y);
+        }
+        v_store_tail(out, y, count);
+        return;
+    }
+    const int64_t end = count - V_LANES;
+    v_t last = v_fma(v_sub(v_load(in + end), mean), scale, shift);
+    if (both) {
+        last = v_fma(v_load(more + end), slope, last);
+    }
+    for (int64_t q = 0; q < end; q += V_LANES) {
+        v_t y = v_fma(v_sub(v_load(in + q), mean), scale, shift);
+        if (both) {
+            y = v_fma(v_load(more + q), slope, y);
+        }
+        v_store(out + q, y);
+    }
+    v_store(out + end, last);
+}
 
 void PC_SYMBOL(norm_map)(const pc_norm_map_args *a)
 {
-    const v_t mean = v_set1((T)a->mean), scale = v_set1((T)a->scale), shift = v_set1((T)a->shift);
-    const v_t more = v_set1((T)a->more_scale);
-    const T *in = a->in, *other = a->more;
     T *out = a->out;
-    const int64_t whole = a->count - a->count % V_LANES, rest = a->count - whole;
-    if (other) {
-        for (int64_t q = 0; q < whole; q += V_LANES) {
-            v_store(out + q, v_fma(v_load(other + q), more, PC_LOCAL(norm_line)(v_load(in + q), mean, scale, shift)));
+    const T *in = a->in, *more = a->more;
+    for (int64_t r = 0; r < a->rows; r++, out += a->out_step, in += a->in_step) {
+        if (more) {
+            PC_LOCAL(norm_row)(out, in, more + r * a->more_step, &a->lines[r], a->count, true);
+        } else {
+            PC_LOCAL(norm_row)(out, in, NULL, &a->lines[r], a->count, false);
         }
-        if (rest) {
-            const v_t line = PC_LOCAL(norm_line)(v_load_tail(in + whole, rest), mean, scale, shift);
-            v_store_tail(out + whole, v_fma(v_load_tail(other + whole, rest), more, line), rest);
-        }
-        return;
-    }
-    for (int64_t q = 0; q < whole; q += V_LANES) {
-        v_store(out + q, PC_LOCAL(norm_line)(v_load(in + q), mean, scale, shift));
-    }
-    if (rest) {
-        v_store_tail(out + whole, PC_LOCAL(norm_line)(v_load_tail(in + whole, rest), mean, scale, shift), rest);
     }
 }
 

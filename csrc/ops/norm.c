@@ -40,11 +40,6 @@ enum {
     GRAIN = 1 << 18,         /* elements (0.1 ms) below which a second thread costs more than it brings */
 };
 
-/* The scalars of a channel's map. */
-typedef struct {
-    double mean, scale, shift, more;
-} norm_line;
-
 typedef struct {
     const pc_norm *norm;
     const pc_tensor *in, *grad; /* the gradient is NULL in forward */
@@ -56,7 +51,7 @@ typedef struct {
     int64_t all, chunks;   /* blocks and chunks of a channel */
     double *partial;       /* [c][chunks][2] */
     double *guess;         /* [c] */
-    norm_line *lines;      /* [c] */
+    pc_norm_line *lines;   /* [c] */
     pc_call *call;
 } norm_pass;
 
@@ -82,7 +77,7 @@ static void lay_out_shared(norm_pass *p, pc_slice *slice)
     const int64_t c = p->norm->shape[1];
     p->partial = pc_lay(slice, c, p->chunks * 2 * (int64_t)sizeof(double));
     p->guess = pc_lay(slice, c, sizeof(double));
-    p->lines = pc_lay(slice, c, sizeof(norm_line));
+    p->lines = pc_lay(slice, c, sizeof(pc_norm_line));
 }
 
 /* ---- reading ---- */
@@ -98,14 +93,21 @@ static void lay_out_shared(norm_pass *p, pc_slice *slice)
 #undef T
 #undef PC_LOCAL
 
+/* Are the elements of a plane side by side? */
+static bool has_whole_planes(const norm_pass *p, const pc_tensor *tensor)
+{
+    const int64_t width = p->norm->shape[3], *step = tensor->step;
+    const bool rows_touch = step[3] == 1 && (step[2] == width || p->norm->shape[2] == 1);
+    return p->plane == 1 || rows_touch || (width == 1 && step[2] == 1);
+}
+
 /* Elements first .. first+count-1 of plane (n, c), side by side. */
 static const void *read(const norm_pass *p, const pc_tensor *tensor, int64_t n, int64_t c, int64_t first, int64_t count,
                         void *line)
 {
-    const int64_t width = p->norm->shape[3], *step = tensor->step;
-    const int64_t plane = n * step[0] + c * step[1];
-    const bool rows_touch = step[3] == 1 && (step[2] == width || p->norm->shape[2] == 1);
-    if (p->plane == 1 || rows_touch || (width == 1 && step[2] == 1)) {
+    const int64_t width = p->norm->shape[3];
+    const int64_t plane = n * tensor->step[0] + c * tensor->step[1];
+    if (has_whole_planes(p, tensor)) {
         return (const char *)tensor->data + (plane + first) * (int64_t)pc_dtype_size(p->call->dtype);
     }
     if (p->call->dtype == PC_F32) {
@@ -266,7 +268,7 @@ static void finish(const norm_pass *p, const norm_work *work, int64_t c)
     const pc_norm *norm = p->norm;
     const pc_dtype dtype = p->call->dtype;
     const double count = (double)norm->shape[0] * (double)p->plane;
-    norm_line *line = &p->lines[c];
+    pc_norm_line *line = &p->lines[c];
     double sums[2] = {0, 0};
     for (int64_t k = 0; p->sums && k < p->chunks; k++) {
         sums[0] += p->partial[(c * p->chunks + k) * 2];
@@ -288,7 +290,7 @@ static void finish(const norm_pass *p, const norm_work *work, int64_t c)
     const double slope = value_of(norm->weight, c, dtype, 1) * inverse;
     if (!p->grad) {
         const double shift = value_of(norm->bias, c, dtype, 0) - (isfinite(rest) ? rest * slope : 0);
-        *line = (norm_line){.mean = mean, .scale = slope, .shift = shift};
+        *line = (pc_norm_line){.mean = mean, .scale = slope, .shift = shift};
         return;
     }
     const double product = sums[1] - (isfinite(rest) ? rest * sums[0] : 0);
@@ -297,41 +299,57 @@ static void finish(const norm_pass *p, const norm_work *work, int64_t c)
     if (norm->batch) {
         const double scale = -slope * inverse * inverse * product / count;
         const double shift = -slope * sums[0] / count - (isfinite(rest) ? rest * scale : 0);
-        *line = (norm_line){.mean = mean, .scale = scale, .shift = shift, .more = slope};
+        *line = (pc_norm_line){.mean = mean, .scale = scale, .shift = shift, .more = slope};
     } else {
-        *line = (norm_line){.mean = 0, .scale = slope, .shift = 0};
+        *line = (pc_norm_line){.mean = 0, .scale = slope, .shift = 0};
     }
 }
 
-/* The map over one run of one channel. */
-static void map_run(const norm_pass *p, const norm_work *work, const norm_run *run, int64_t n, int64_t c)
+/* The map over one run of one sample, for some channels; as one call where their planes can be read in place. */
+static void map_run(const norm_pass *p, const norm_work *work, const norm_run *run, int64_t n, int64_t c,
+                    int64_t channels)
 {
-    const norm_line *line = &p->lines[c];
     const bool both = p->grad && p->norm->batch;
+    const pc_tensor *in = p->grad && !both ? p->grad : p->in;
+    const bool whole = has_whole_planes(p, in) && (!both || has_whole_planes(p, p->grad));
     const int64_t size = (int64_t)pc_dtype_size(p->call->dtype);
-    const pc_norm_map_args args = {
-        .out = p->out + ((n * p->norm->shape[1] + c) * p->plane + run->first) * size,
-        .in = read(p, p->grad && !both ? p->grad : p->in, n, c, run->first, run->count, work->first),
-        .more = both ? read(p, p->grad, n, c, run->first, run->count, work->second) : NULL,
-        .mean = line->mean,
-        .scale = line->scale,
-        .shift = line->shift,
-        .more_scale = line->more,
-        .count = run->count};
-    pc_kernels_for(p->call->dtype)->norm_map(&args);
+    for (int64_t i = c, rows; i < c + channels && !pc_poll(p->call); i += rows) {
+        rows = whole ? pc_min(c + channels - i, TOGETHER) : 1;
+        const pc_norm_map_args args = {.out = p->out + ((n * p->norm->shape[1] + i) * p->plane + run->first) * size,
+                                       .in = read(p, in, n, i, run->first, run->count, work->first),
+                                       .more =
+                                           both ? read(p, p->grad, n, i, run->first, run->count, work->second) : NULL,
+                                       .lines = p->lines + i,
+                                       .rows = rows,
+                                       .out_step = p->plane,
+                                       .in_step = in->step[1],
+                                       .more_step = both ? p->grad->step[1] : 0,
+                                       .count = run->count};
+        pc_kernels_for(p->call->dtype)->norm_map(&args);
+    }
 }
 
-/* The map over some blocks of some channels. */
-static void map_blocks(const norm_pass *p, const norm_work *work, int64_t c, int64_t channels, int64_t first,
-                       int64_t last)
+/* The map over some blocks of a channel. */
+static void map_blocks(const norm_pass *p, const norm_work *work, int64_t c, int64_t first, int64_t last)
 {
     norm_run run;
-    for (int64_t block = first; block < last && !pc_poll(p->call); block = run.next) {
+    for (int64_t block = first; block < last; block = run.next) {
         run = run_at(p, block, last);
-        for (int64_t n = run.n; n < run.n + run.samples; n++) {
-            for (int64_t i = c; i < c + channels; i++) {
-                map_run(p, work, &run, n, i);
-            }
+        for (int64_t n = run.n; n < run.n + run.samples && !pc_poll(p->call); n++) {
+            map_run(p, work, &run, n, c, 1);
+        }
+    }
+}
+
+/* The map over all of some channels; from the last sample back, so that it finds in the cache what the sums read last:
+ * of channels twice as large as the cache that is half. */
+static void map_channels(const norm_pass *p, const norm_work *work, int64_t c, int64_t channels)
+{
+    const int64_t length = RUN_BLOCKS * block_of(p->call->dtype);
+    for (int64_t n = p->norm->shape[0] - 1; n >= 0 && !pc_poll(p->call); n--) {
+        for (int64_t first = 0; first < p->plane; first += length) {
+            const norm_run run = {.first = first, .count = pc_min(length, p->plane - first)};
+            map_run(p, work, &run, n, c, channels);
         }
     }
 }
@@ -341,7 +359,7 @@ static void map_blocks(const norm_pass *p, const norm_work *work, int64_t c, int
 static void enter(const norm_pass *p, int64_t c)
 {
     /* Backward sums are taken around the mean. */
-    p->lines[c] = (norm_line){.mean = p->grad ? as_t(p->norm->mean[c], p->call->dtype) : 0};
+    p->lines[c] = (pc_norm_line){.mean = p->grad ? as_t(p->norm->mean[c], p->call->dtype) : 0};
 }
 
 /* How many channels at a time. Without sums there is nothing to come back to. */
@@ -374,7 +392,7 @@ static void run_channels(void *context, int index, int count)
             finish(p, &work, i);
         }
         if (p->out) {
-            map_blocks(p, &work, c, channels, 0, p->all);
+            map_channels(p, &work, c, channels);
         }
     }
 }
@@ -388,7 +406,7 @@ static void run_chunks(const norm_pass *p, int index, int count, bool map)
     for (int64_t i = items * index / count; i < items * (index + 1) / count && !pc_poll(p->call); i++) {
         const int64_t c = i / p->chunks, k = i % p->chunks;
         if (map) {
-            map_blocks(p, &work, c, 1, chunk_start(p, k), chunk_start(p, k + 1));
+            map_blocks(p, &work, c, chunk_start(p, k), chunk_start(p, k + 1));
         } else {
             sum_chunk(p, &work, c, 1, k);
         }

@@ -315,10 +315,11 @@ class NormMapArgs(ctypes.Structure):
         ("out", pointer),
         ("in_", pointer),
         ("more", pointer),
-        ("mean", ctypes.c_double),
-        ("scale", ctypes.c_double),
-        ("shift", ctypes.c_double),
-        ("more_scale", ctypes.c_double),
+        ("lines", pointer),  # of four doubles each
+        ("rows", i64),
+        ("out_step", i64),
+        ("in_step", i64),
+        ("more_step", i64),
         ("count", i64),
     )
 

@@ -211,14 +211,17 @@ int64_t oracle_pool_hammer(run_function run, int64_t repeats, int most)
 
 void NAME(norm_map)(const pc_norm_map_args *a, int fused)
 {
-    for (int64_t e = 0; e < a->count; e++) {
-        const T x = ((const T *)a->in)[e] - (T)a->mean, scaled = x * (T)a->scale;
-        T y = fused ? FMA(x, (T)a->scale, (T)a->shift) : scaled + (T)a->shift;
-        if (a->more) {
-            const T z = ((const T *)a->more)[e], product = z * (T)a->more_scale;
-            y = fused ? FMA(z, (T)a->more_scale, y) : product + y;
+    for (int64_t r = 0; r < a->rows; r++) {
+        const pc_norm_line *line = &a->lines[r];
+        for (int64_t e = 0; e < a->count; e++) {
+            const T x = ((const T *)a->in)[r * a->in_step + e] - (T)line->mean, scaled = x * (T)line->scale;
+            T y = fused ? FMA(x, (T)line->scale, (T)line->shift) : scaled + (T)line->shift;
+            if (a->more) {
+                const T z = ((const T *)a->more)[r * a->more_step + e], product = z * (T)line->more;
+                y = fused ? FMA(z, (T)line->more, y) : product + y;
+            }
+            ((T *)a->out)[r * a->out_step + e] = y;
         }
-        ((T *)a->out)[e] = y;
     }
 }
 
@@ -428,14 +431,16 @@ void NAME(max_pool_forward_taps)(const pc_pool_args *a)
                 }
             }
         }
-        while (low < a->kh && (a->top + y * a->sh + low * a->dh < 0 || a->top + y * a->sh + low * a->dh >= a->src_rows)) {
+        while (low < a->kh &&
+               (a->top + y * a->sh + low * a->dh < 0 || a->top + y * a->sh + low * a->dh >= a->src_rows)) {
             low++;
         }
-        const int64_t first = ((const T_INT *)a->start)[q] + low * a->row_number, at = (plane * a->rows + y) * a->out_row;
+        const int64_t first = ((const T_INT *)a->start)[q] + low * a->row_number,
+                      at = (plane * a->rows + y) * a->out_row;
         ((T *)a->out)[at + q] = best;
-        a->indices[at + q] = low == a->kh ? -1
-                                          : a->base + y * a->base_row + ((const T_INT *)a->place)[q] +
-                                                (first > number ? first : number);
+        a->indices[at + q] =
+            low == a->kh ? -1
+                         : a->base + y * a->base_row + ((const T_INT *)a->place)[q] + (first > number ? first : number);
     }
 }
 

@@ -72,29 +72,41 @@ def test_norm_sums(table: Table, oracle: ctypes.CDLL, kind: str, special: bool) 
 
 @covers("norm_map")
 @pytest.mark.parametrize("more", [False, True])
-def test_norm_map(table: Table, oracle: ctypes.CDLL, more: bool) -> None:
+@pytest.mark.parametrize("in_place", [False, True])
+def test_norm_map(table: Table, oracle: ctypes.CDLL, more: bool, in_place: bool) -> None:
     """One difference and one or two fused multiply-adds for each element."""
     rng = np.random.default_rng(2)
-    out_page, in_page, more_page = (Pages(1 << 12) for _ in range(3))
-    for count, flush, special in itertools.product(
-        range(1, 4 * table.lanes + 2), FLUSH, (False, True)
+    pages = [Pages(1 << 13) for _ in range(3)]
+    for count, flush, special, rows in itertools.product(
+        range(1, 4 * table.lanes + 2), FLUSH, (False, True), (1, 3)
     ):
+        gaps = [int(gap) for gap in rng.integers(0, 4, 3)]
         arrays: list[Array] = []
-        for page in (out_page, in_page, more_page):
+        for page, gap in zip(pages, gaps, strict=True):
             page.bytes[:] = CANARY
-            arrays.append(page.array(count, table.dtype, flush))
+            values = page.array((rows - 1) * (count + gap) + count, table.dtype, flush)
+            values[:] = numbers(rng, values.size, table.dtype, special=special)
+            arrays.append(values)
         out, x, other = arrays
-        x[:] = numbers(rng, count, table.dtype, special=special)
-        other[:] = numbers(rng, count, table.dtype, special=special)
-        scalars = [float(table.dtype.type(value)) for value in rng.standard_normal(4)]
+        if in_place:
+            x, gaps[1] = out, gaps[0]
+        else:
+            out.view(np.uint8)[:] = CANARY
+        scalars = rng.standard_normal((rows, 4)).astype(table.dtype).astype(np.float64)
         args = NormMapArgs(
-            address(out), address(x), address(other) if more else None, *scalars, count
+            address(out),
+            address(x),
+            address(other) if more else None,
+            address(scalars),
+            rows,
+            *(count + gap for gap in gaps),
+            count,
         )
-        expected = np.empty_like(x)
+        expected = out.copy()
         scalar = NormMapArgs.from_buffer_copy(args)
         scalar.out = address(expected)
         getattr(oracle, f"oracle_{table.name}_norm_map")(ctypes.byref(scalar), int(table.fma))
         table.call("norm_map", args)
-        assert same_bits(out, expected), f"{out}\nis not\n{expected}"
+        assert same_bits(out, expected)
         out.view(np.uint8)[:] = CANARY
-        assert (out_page.bytes == CANARY).all()
+        assert (pages[0].bytes == CANARY).all()

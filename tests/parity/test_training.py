@@ -51,23 +51,25 @@ def test_the_curve_is_the_recorded_one(name: str, optimizer: str, dtype: str) ->
         assert expected[-1] < 0.75 * expected[0]  # something was learned
 
 
-# In float32 most of these networks are past the point, after 200 steps, where a last bit decides
-# between two ways down; which of both is better is chance. The plain one is not.
-READERS = [(name, o, "float64") for name, o in TRAININGS if name not in ("unet", "autoencoder")]
-READERS += [(name, o, "float32") for name, o in TRAININGS if name == "cnn"]
+# In float32 the digits are counted where the curves are still one: after 50 steps. After 200, most
+# of these networks are past the point where a last bit decides between two ways down: weights that
+# differ by one part in 10^7 make up to 3 points of difference there, but not for the plain one.
+CLASSIFIERS = [training for training in TRAININGS if training[0] not in ("unet", "autoencoder")]
+READERS = [(*training, dtype, STEPS[dtype]) for training in CLASSIFIERS for dtype in BOUND]
+READERS += [(name, o, "float32", STEPS["float64"]) for name, o in CLASSIFIERS if name == "cnn"]
 
 
-@pytest.mark.parametrize("name, optimizer, dtype", READERS)
-def test_as_many_digits_are_read(name: str, optimizer: str, dtype: str) -> None:
-    expected = float(recorded(f"{name}, {optimizer}, {dtype}, accuracy"))
-    steps = STEPS["float64"]
+@pytest.mark.parametrize("name, optimizer, dtype, steps", READERS)
+def test_as_many_digits_are_read(name: str, optimizer: str, dtype: str, steps: int) -> None:
+    expected = float(recorded(f"{name}, {optimizer}, {dtype}, accuracy after {steps}"))
     model = (
         trained(name, optimizer, dtype)
-        if dtype == "float64"
+        if steps == STEPS[dtype]
         else train_pyconv(name, optimizer, dtype, steps)
     )[1]
     found = accuracy(name, model.eval()(held_out(dtype)[0]))
-    assert abs(found - expected) <= 0.005 and expected > 0.75
+    assert abs(found - expected) <= 0.005
+    assert expected > 0.75 or steps == 50  # many have hardly begun
 
 
 @pytest.fixture
