@@ -466,7 +466,7 @@ static void run_item(pc_item *b, int64_t first, int64_t last)
     }
 }
 
-void pc_dense_run(const pc_pass *pass, const pc_cut *cut, pc_dense_work work, int index, int count)
+int64_t pc_dense_run(const pc_pass *pass, const pc_cut *cut, pc_dense_work work, int index, int count)
 {
     pc_item b = {.pass = pass, .cut = cut, .work = work, .exact = cut->exact || pass->exact, .sweep_index = -1};
     const int64_t share = pc_ceil_div(cut->blocks, cut->shares), sweeps = pc_sweep_count(pass->geom, pass->forward);
@@ -488,9 +488,10 @@ void pc_dense_run(const pc_pass *pass, const pc_cut *cut, pc_dense_work work, in
                 b.held.rim = 0;
                 run_item(&b, i, pc_min(i + share, cut->blocks));
                 if (pc_stopped(pass->call)) {
-                    return;
+                    return item;
                 }
             }
         }
     }
+    return item;
 }

@@ -48,7 +48,7 @@ typedef struct {
 /* Called once to count and once to use. */
 pc_dense_work pc_dense_lay(pc_slice *slice, const pc_cut *cut, pc_dtype dtype);
 
-/* The items that are this thread's: every count-th. */
-void pc_dense_run(const pc_pass *pass, const pc_cut *cut, pc_dense_work work, int index, int count);
+/* The items that are this thread's: every count-th. Returns how many there are, unless the call was stopped. */
+int64_t pc_dense_run(const pc_pass *pass, const pc_cut *cut, pc_dense_work work, int index, int count);
 
 #endif
