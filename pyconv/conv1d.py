@@ -115,15 +115,18 @@ class Conv1d(_core.Conv1d, _ConvLayer):
         )
         self.reset_parameters(rng)
 
-    def output_shape(self, input_shape: Sequence[int], /) -> tuple[int, ...]:
-        """Return the shape that an input of shape (N, C, L) or (C, L) would give."""
+    def _image_shape(self, input_shape: Sequence[int]) -> tuple[int, ...]:
         *front, length = input_shape
         if len(front) not in (1, 2):
             raise ValueError(
                 f"Conv1d({self.in_channels}, {self.out_channels}): "
                 f"input_shape must be (N, C, L) or (C, L), got {tuple(input_shape)}"
             )
-        *front, _, length = super().output_shape((*front, 1, length))
+        return (*front, 1, length)
+
+    def output_shape(self, input_shape: Sequence[int], /) -> tuple[int, ...]:
+        """Return the shape that an input of shape (N, C, L) or (C, L) would give."""
+        *front, _, length = super().output_shape(self._image_shape(input_shape))
         return (*front, length)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyconv import _core
 from pyconv._arrays import as_size
+from pyconv._explained import Explained
 from pyconv._random import fill_uniform, generator
 from pyconv.module import Module
 from pyconv.parameter import Parameter, layer_parameter
@@ -108,7 +109,7 @@ class _OwnerLayer(_CoreLayer):
         return state
 
 
-class _ConvLayer(_OwnerLayer):
+class _ConvLayer(Explained, _OwnerLayer):
     """What the convolutions share."""
 
     if TYPE_CHECKING:
@@ -367,7 +368,7 @@ class ConvTranspose2d(_core.ConvTranspose2d, _ConvLayer):
         self.reset_parameters(rng)
 
 
-class MaxPool2d(_core.MaxPool2d, _CoreLayer):
+class MaxPool2d(_core.MaxPool2d, Explained, _CoreLayer):
     """The largest element of each window.
 
     ``out[n, c, y, x] = max over i, j of input[n, c, y*s - p + i*d, x*s - p + j*d]``; only elements
@@ -436,7 +437,7 @@ class MaxPool2d(_core.MaxPool2d, _CoreLayer):
         )
 
 
-class AvgPool2d(_core.AvgPool2d, _CoreLayer):
+class AvgPool2d(_core.AvgPool2d, Explained, _CoreLayer):
     """The mean of each window.
 
     ``out[n, c, y, x] = sum over i, j of input[n, c, y*s - p + i, x*s - p + j] / divisor``, with

@@ -37,6 +37,7 @@ pc_status pc_begin(pc_call *call, pc_dtype dtype, int threads, double work, int6
     call->scratch = scratch;
     call->scratch_step = (size_t)step;
     call->shared = call->scratch + step * threads;
+    call->shared_size = (size_t)shared;
     call->work = work;
     call->stop = (pc_stop){NULL, NULL};
     call->caller = &me;

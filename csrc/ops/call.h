@@ -2,6 +2,7 @@
 #ifndef PC_OPS_CALL_H
 #define PC_OPS_CALL_H
 
+#include "ops/explain.h"
 #include "ops/ops.h"
 
 /* At most `threads`, at most one per `grain` of `work`, at least one. */
@@ -11,8 +12,9 @@ int pc_settle(int threads, double work, double grain);
 pc_status pc_begin(pc_call *call, pc_dtype dtype, int threads, double work, int64_t bytes, int64_t shared,
                    pc_error *error);
 
-/* pc_conv_begin for the weight gradient, which is a file of its own. */
+/* pc_conv_begin and pc_conv_explain for the weight gradient, which is a file of its own. */
 pc_status pc_conv_begin_weight(const pc_conv_geom *geom, pc_dtype dtype, int threads, pc_call *call, pc_error *error);
+void pc_conv_explain_weight(const pc_conv_geom *geom, const pc_call *call, pc_plan *plan);
 
 /* Asked between blocks, on any thread: is this call over? Only the calling thread asks the host. */
 bool pc_poll(pc_call *call);

@@ -20,6 +20,8 @@
  * taps that read only padding are left out. In the input gradient there are no taps outside grad_out. Finite weights
  * may meet zeros there instead; weights that are not finite get bands within which every tap is wholly inside or
  * wholly outside (`exact`), and the outside ones are left out. */
+#include <string.h>
+
 #include "base/checked.h"
 #include "base/pool.h"
 #include "ops/conv_rows.h"
@@ -28,8 +30,56 @@
 enum {
     GRAIN = 1 << 20,        /* multiply-adds below which a second thread costs more than it brings */
     PADDED_BYTES = 1 << 20, /* of a padded gradient, unless a single channel is larger */
-    WIDE_PADDING = 4        /* from here on a forward pass asks whether taps in padding may be left out */
+    WIDE_PADDING = 4,       /* from here on a forward pass asks whether taps in padding may be left out */
+    MANY_PARTS = 1 << 20,   /* are not walked through only to be counted */
 };
+
+/* ---- the pass, and how it is cut: begin, run and explain ask here ----------------------------------------------- */
+
+/* Without its data. `skip` means that finite weights may skip. */
+static pc_pass forward_pass(const pc_conv_geom *geom, pc_dtype dtype, pc_call *call)
+{
+    pc_pass pass = {.geom = geom,
+                    .call = call,
+                    .kernels = pc_kernels_for(dtype),
+                    .forward = true,
+                    .rows = geom->oc / geom->g,
+                    .depth = geom->ic / geom->g,
+                    .out_h = geom->oh,
+                    .out_w = geom->ow,
+                    .c_step = geom->kh * geom->kw};
+    pass.p_step = pass.depth * pass.c_step;
+    const int64_t padding = pc_max(pc_max(geom->pt, geom->pb), pc_max(geom->pl, geom->pr));
+    pass.skip = geom->pad_mode == PC_PAD_ZEROS && padding >= WIDE_PADDING;
+    return pass;
+}
+
+static pc_pass backward_pass(const pc_conv_geom *geom, pc_dtype dtype, pc_call *call)
+{
+    return (pc_pass){.geom = geom,
+                     .call = call,
+                     .kernels = pc_kernels_for(dtype),
+                     .skip = true,
+                     .rows = geom->ic / geom->g,
+                     .depth = geom->oc / geom->g,
+                     .out_h = geom->ih,
+                     .out_w = geom->iw,
+                     .p_step = geom->kh * geom->kw,
+                     .c_step = geom->ic / geom->g * geom->kh * geom->kw};
+}
+
+static bool is_empty(const pc_pass *pass) { return pass->geom->n == 0 || pass->out_h == 0 || pass->out_w == 0; }
+
+/* The cuts of a pass one after the other, each for a range of its sweeps. Begins with {0, 0}; false behind the last. */
+static bool next_range(const pc_pass *pass, pc_dtype dtype, pc_range *range)
+{
+    return !is_empty(pass) && pc_next_range(pass->geom, pass->forward, pass->rows, dtype, range);
+}
+
+static pc_cut cut_of(const pc_pass *pass, pc_range range, bool skip, pc_dtype dtype, int threads)
+{
+    return pc_cut_of(pass->geom, pass->forward, range, skip, pass->depth, pass->rows, pass->kernels, dtype, threads);
+}
 
 /* ---- a thread's share ---------------------------------------------------------------------------------------- */
 
@@ -88,21 +138,13 @@ static void fill_unreached(const pc_pass *pass, int index, int count)
     }
 }
 
-static bool is_empty(const pc_conv_geom *geom, bool forward)
-{
-    return geom->n == 0 || (forward ? geom->oh == 0 || geom->ow == 0 : geom->ih == 0 || geom->iw == 0);
-}
-
 static void run_thread(void *context, int index, int count)
 {
     const pc_pass *pass = context;
     const pc_dtype dtype = pass->call->dtype;
     int64_t item = 0;
-    pc_range r = {0};
-    while (!is_empty(pass->geom, pass->forward) && !pc_stopped(pass->call) &&
-           pc_next_range(pass->geom, pass->forward, pass->rows, dtype, &r)) {
-        const pc_cut cut =
-            pc_cut_of(pass->geom, pass->forward, r, pass->skip, pass->depth, pass->rows, pass->kernels, dtype, count);
+    for (pc_range r = {0, 0}; next_range(pass, dtype, &r) && !pc_stopped(pass->call);) {
+        const pc_cut cut = cut_of(pass, r, pass->skip, dtype, count);
         pc_slice slice = pc_slice_of(pass->call, index);
         pc_dense_run(pass, r, &cut, pc_dense_lay(&slice, &cut, dtype), index, count, &item);
     }
@@ -148,16 +190,13 @@ static bool all_finite(const void *weight, int64_t count, pc_dtype dtype)
     return true;
 }
 
-/* Bytes of one thread's workspace, for sweeps with `rows` outputs and `depth` sources. Negative: too large. */
-static int64_t workspace_bytes(const pc_conv_geom *geom, bool forward, int64_t rows, int64_t depth, pc_dtype dtype,
-                               int threads)
+/* Bytes of one thread's workspace. Negative: too large. */
+static int64_t workspace_bytes(const pc_pass *pass, pc_dtype dtype, int threads)
 {
-    const pc_kernels *kernels = pc_kernels_for(dtype);
     int64_t bytes = 0;
-    pc_range r = {0};
-    while (!is_empty(geom, forward) && pc_next_range(geom, forward, rows, dtype, &r)) {
-        for (int skip = forward ? 0 : 1; skip < 2; skip++) { /* forward: the weights, not seen yet, decide */
-            const pc_cut cut = pc_cut_of(geom, forward, r, skip, depth, rows, kernels, dtype, threads);
+    for (pc_range r = {0, 0}; next_range(pass, dtype, &r);) {
+        for (int skip = pass->forward ? 0 : 1; skip < 2; skip++) { /* forward: the weights, not seen yet, decide */
+            const pc_cut cut = cut_of(pass, r, skip, dtype, threads);
             pc_slice slice = {NULL, 0};
             pc_dense_lay(&slice, &cut, dtype);
             bytes = slice.used < 0 || bytes < 0 ? -1 : pc_max(bytes, slice.used);
@@ -198,17 +237,22 @@ pc_status pc_conv_begin(const pc_conv_geom *geom, pc_conv_pass pass, pc_dtype dt
     const bool by_rows = pc_rows_serve(geom, pass, dtype);
     threads = pc_settle(threads, work, by_rows ? PC_ROWS_GRAIN : GRAIN);
     const bool forward = pass == PC_CONV_FORWARD;
-    int64_t rows = (forward ? geom->oc : geom->ic) / geom->g, depth = (forward ? geom->ic : geom->oc) / geom->g;
-    int64_t shared = 0;
-    pc_conv_geom swept = *geom;
-    if (!forward && geom->pad_mode != PC_PAD_ZEROS) {
-        swept = padded_block(geom, dtype);
-        rows = swept.ic;
-        if (pc_mul(&shared, swept.ih, swept.iw) || pc_mul(&shared, shared, rows * (int64_t)pc_dtype_size(dtype))) {
-            shared = -1;
+    int64_t shared = 0, bytes = 0;
+    if (forward && !by_rows) {
+        const pc_pass dense = forward_pass(geom, dtype, call);
+        bytes = workspace_bytes(&dense, dtype, threads);
+    } else if (!forward) {
+        pc_conv_geom swept = *geom;
+        if (geom->pad_mode != PC_PAD_ZEROS) {
+            swept = padded_block(geom, dtype);
+            if (pc_mul(&shared, swept.ih, swept.iw) ||
+                pc_mul(&shared, shared, swept.ic * (int64_t)pc_dtype_size(dtype))) {
+                shared = -1;
+            }
         }
+        const pc_pass dense = backward_pass(&swept, dtype, call);
+        bytes = workspace_bytes(&dense, dtype, threads);
     }
-    int64_t bytes = by_rows && forward ? 0 : workspace_bytes(&swept, forward, rows, depth, dtype, threads);
     if (by_rows && bytes >= 0) {
         bytes = pc_max(bytes, pc_rows_bytes(geom, pass, dtype));
     }
@@ -222,23 +266,12 @@ void pc_conv_forward(const pc_conv_geom *geom, void *out, const pc_tensor *in, c
         pc_rows_run(geom, PC_CONV_FORWARD, out, in, weight, bias, call);
         return;
     }
-    pc_pass pass = {.geom = geom,
-                    .source = in,
-                    .weight = weight,
-                    .init = bias,
-                    .out = out,
-                    .call = call,
-                    .kernels = pc_kernels_for(call->dtype),
-                    .forward = true,
-                    .rows = geom->oc / geom->g,
-                    .depth = geom->ic / geom->g,
-                    .out_h = geom->oh,
-                    .out_w = geom->ow,
-                    .c_step = geom->kh * geom->kw};
-    pass.p_step = pass.depth * pass.c_step;
-    const int64_t padding = pc_max(pc_max(geom->pt, geom->pb), pc_max(geom->pl, geom->pr));
-    pass.skip = geom->pad_mode == PC_PAD_ZEROS && padding >= WIDE_PADDING &&
-                all_finite(weight, geom->oc * pass.p_step, call->dtype);
+    pc_pass pass = forward_pass(geom, call->dtype, call);
+    pass.source = in;
+    pass.weight = weight;
+    pass.init = bias;
+    pass.out = out;
+    pass.skip = pass.skip && all_finite(weight, geom->oc * pass.p_step, call->dtype);
     pc_pool_run(call->threads, run_thread, &pass);
 }
 
@@ -246,20 +279,12 @@ void pc_conv_forward(const pc_conv_geom *geom, void *out, const pc_tensor *in, c
 static void backward_input(const pc_conv_geom *geom, void *grad_in, const pc_tensor *grad_out, const void *weight,
                            int64_t c_step, const void *bias, pc_call *call)
 {
-    pc_pass pass = {.geom = geom,
-                    .source = grad_out,
-                    .weight = weight,
-                    .init = bias,
-                    .out = grad_in,
-                    .call = call,
-                    .kernels = pc_kernels_for(call->dtype),
-                    .skip = true,
-                    .rows = geom->ic / geom->g,
-                    .depth = geom->oc / geom->g,
-                    .out_h = geom->ih,
-                    .out_w = geom->iw,
-                    .p_step = geom->kh * geom->kw,
-                    .c_step = c_step};
+    pc_pass pass = backward_pass(geom, call->dtype, call);
+    pass.source = grad_out;
+    pass.weight = weight;
+    pass.init = bias;
+    pass.out = grad_in;
+    pass.c_step = c_step;
     bool leaves = false;
     for (int64_t i = 0; i < pc_sweep_count(geom, false); i++) {
         const pc_sweep s = pc_sweep_at(geom, false, i);
@@ -342,5 +367,73 @@ void pc_conv_backward_input(const pc_conv_geom *geom, void *grad_in, const pc_te
         backward_input(geom, grad_in, grad_out, weight, geom->ic / geom->g * geom->kh * geom->kw, bias, call);
     } else { /* only Conv2d has the other modes, and its gradient has no bias */
         backward_padded(geom, grad_in, grad_out, weight, call);
+    }
+}
+
+/* ---- what a call will do (explain.h) ---------------------------------------------------------------------------- */
+
+static int64_t count_items(const pc_pass *pass)
+{
+    const pc_dtype dtype = pass->call->dtype;
+    int64_t items = 0;
+    for (pc_range r = {0, 0}; next_range(pass, dtype, &r);) {
+        const pc_cut c = cut_of(pass, r, pass->skip, dtype, pass->call->threads);
+        const double bands = (double)pc_ceil_div(pass->out_h, c.band_h) * (double)pc_ceil_div(pass->out_w, c.band_w);
+        if ((double)pc_ceil_div(pass->geom->n, c.samples) * bands > MANY_PARTS) {
+            return -1;
+        }
+        pc_slice slice = pc_slice_of(pass->call, 0);
+        const int nobody = pass->call->threads; /* counts all items and gets none */
+        pc_dense_run(pass, r, &c, pc_dense_lay(&slice, &c, dtype), nobody, nobody, &items);
+    }
+    return items;
+}
+
+/* The first cut stands for all: that of the sweeps with the most taps. */
+static void explain_cut(const pc_pass *pass, pc_range range, const pc_cut *c, pc_plan *plan)
+{
+    plan->family = "dense tile";
+    plan->form = c->packed ? "columns packed" : c->flat ? "in place, rows run on" : "in place, row by row";
+    plan->kernel = "dense_tile";
+    plan->phases = pc_sweep_count(pass->geom, pass->forward);
+    plan->tile_rows = pc_ceil_div(pass->rows, c->blocks);
+    plan->tile_vectors = c->tile / pass->kernels->lanes;
+    plan->items = count_items(pass);
+    pc_plan_add(plan, "phases_together", range.end - range.first);
+    pc_plan_add(plan, "samples", c->samples);
+    pc_plan_add(plan, "band_rows", c->band_h);
+    pc_plan_add(plan, "band_columns", c->band_w);
+    pc_plan_add(plan, "channels", c->channels);
+    pc_plan_add(plan, "columns", c->columns);
+    pc_plan_add(plan, "row_blocks", c->blocks);
+    pc_plan_add(plan, "packed_blocks", c->chunk);
+    pc_plan_add(plan, "panel_blocks", c->panel_elements ? c->panel : 0);
+    pc_plan_add(plan, "parts_of_an_item", c->run);
+    pc_plan_add(plan, "shares", c->shares);
+    pc_plan_add(plan, "exact", c->exact);
+}
+
+void pc_conv_explain(const pc_conv_geom *geom, pc_conv_pass which, pc_call *call, pc_plan *plan)
+{
+    const pc_dtype dtype = call->dtype;
+    memset(plan, 0, sizeof *plan);
+    if (which == PC_CONV_BACKWARD_WEIGHT) {
+        pc_conv_explain_weight(geom, call, plan);
+        return;
+    }
+    if (pc_rows_serve(geom, which, dtype)) {
+        pc_rows_explain(geom, which, call, plan);
+        return;
+    }
+    const bool forward = which == PC_CONV_FORWARD, padded = !forward && geom->pad_mode != PC_PAD_ZEROS;
+    const pc_conv_geom swept = padded && geom->n > 0 ? padded_block(geom, dtype) : *geom;
+    const pc_pass pass = forward ? forward_pass(&swept, dtype, call) : backward_pass(&swept, dtype, call);
+    pc_range range = {0, 0};
+    if (next_range(&pass, dtype, &range)) {
+        const pc_cut cut = cut_of(&pass, range, pass.skip, dtype, call->threads);
+        explain_cut(&pass, range, &cut, plan);
+        if (padded) {
+            pc_plan_add(plan, "padded_channels", swept.ic);
+        }
     }
 }

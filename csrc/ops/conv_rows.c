@@ -60,7 +60,9 @@ typedef struct {
     int64_t phase_step, channel_step;
     int64_t slab, joined, grad; /* elements */
     int64_t join_row, join_phase;
-    int64_t taps; /* of all sweeps, over all channels */
+    int64_t taps;  /* of all sweeps, over all channels */
+    int64_t items; /* that threads share: bands; or groups, for the weight gradient, */
+    int64_t chunk; /* which folds its sums after so many bands */
 } pc_rows_plan;
 
 static pc_reach reach_of(const pc_conv_geom *g, bool forward, int axis)
@@ -114,8 +116,11 @@ static pc_rows_plan plan_of(const pc_conv_geom *g, pc_conv_pass pass, pc_dtype d
         p.join_phase = p.band * p.y.step * p.join_row;
         p.joined = p.x.sweeps * p.join_phase + SPARE / size;
     }
+    p.items = g->n * g->g * p.bands;
     if (pass == PC_CONV_BACKWARD_WEIGHT) {
         p.grad = p.band * g->ow;
+        p.items = g->g;
+        p.chunk = pc_max(1, CHUNK / (p.band * pc_ceil_div(g->ow, PC_ROWS_SUMS / size)));
     }
     return p;
 }
@@ -352,9 +357,9 @@ static void run_thread(void *context, int index, int count)
     const pc_rows_work work = lay_out(&slice, p, pass->pass, pass->call->dtype);
     memset(work.slab, 0, (size_t)(p->slab * size));
     prepare(pass, &work);
-    const int64_t items = g->n * g->g * p->bands, plane = p->y.outputs * p->x.outputs;
-    const int64_t begin = items / count * index + pc_min(index, items % count);
-    const int64_t end = begin + items / count + (index < items % count);
+    const int64_t plane = p->y.outputs * p->x.outputs;
+    const int64_t begin = p->items / count * index + pc_min(index, p->items % count);
+    const int64_t end = begin + p->items / count + (index < p->items % count);
     for (int64_t item = begin; item < end; item++) {
         const int64_t band = item % p->bands, group = item / p->bands % g->g, sample = item / p->bands / g->g;
         const int64_t first = band * p->band, rows = pc_min(p->band, p->y.count - first);
@@ -408,8 +413,7 @@ static void run_group(const pc_rows_pass *pass, const pc_rows_work *work, int64_
     const pc_conv_geom *g = pass->geom;
     const pc_tensor *grad_out = pass->grad_out;
     const int64_t size = (int64_t)pc_dtype_size(pass->call->dtype);
-    const int64_t steps = p->band * pc_ceil_div(g->ow, PC_ROWS_SUMS / size), chunk = pc_max(1, CHUNK / steps);
-    const int64_t items = g->n * p->bands, weights = p->rows * p->taps;
+    const int64_t items = g->n * p->bands, weights = p->rows * p->taps, chunk = p->chunk;
     char *total = pass->out + group * weights * size;
     for (int64_t item = 0; item < items; item++) {
         const int64_t band = item % p->bands, sample = item / p->bands;
@@ -466,13 +470,12 @@ static void run_weight_thread(void *context, int index, int count)
 {
     const pc_rows_pass *pass = context;
     const pc_rows_plan *p = &pass->plan;
-    const pc_conv_geom *g = pass->geom;
     pc_slice slice = pc_slice_of(pass->call, index);
     const pc_rows_work work = lay_out(&slice, p, pass->pass, pass->call->dtype);
     memset(work.slab, 0, (size_t)p->slab * pc_dtype_size(pass->call->dtype));
     prepare(pass, &work);
-    const int64_t begin = g->g / count * index + pc_min(index, g->g % count);
-    const int64_t end = begin + g->g / count + (index < g->g % count);
+    const int64_t begin = p->items / count * index + pc_min(index, p->items % count);
+    const int64_t end = begin + p->items / count + (index < p->items % count);
     for (int64_t group = begin; group < end && !pc_stopped(pass->call); group++) {
         run_group(pass, &work, group);
     }
@@ -491,4 +494,25 @@ void pc_rows_run_weight(const pc_conv_geom *geom, void *grad_weight, const pc_te
                         .plan = plan_of(geom, PC_CONV_BACKWARD_WEIGHT, call->dtype)};
     run.copy = copy_of(&run.plan, in);
     pc_pool_run(call->threads, run_weight_thread, &run);
+}
+
+/* ---- what a call will do (explain.h) ---------------------------------------------------------------------------- */
+
+void pc_rows_explain(const pc_conv_geom *geom, pc_conv_pass pass, const pc_call *call, pc_plan *plan)
+{
+    const pc_rows_plan p = plan_of(geom, pass, call->dtype);
+    const bool gradient = pass == PC_CONV_BACKWARD_WEIGHT;
+    plan->family = "rows";
+    plan->form = p.x.sweeps > 1 ? "phases joined" : "";
+    plan->kernel = gradient ? "conv_rows_weight" : "conv_rows";
+    plan->phases = p.y.sweeps * p.x.sweeps;
+    plan->items = p.items;
+    pc_plan_add(plan, "band_rows", p.band);
+    pc_plan_add(plan, "bands", p.bands);
+    pc_plan_add(plan, "channels", p.depth);
+    pc_plan_add(plan, "outputs_of_a_group", p.rows);
+    pc_plan_add(plan, "slab_elements", p.slab);
+    if (gradient) {
+        pc_plan_add(plan, "bands_of_a_chunk", p.chunk);
+    }
 }

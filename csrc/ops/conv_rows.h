@@ -6,7 +6,7 @@
 #ifndef PC_OPS_CONV_ROWS_H
 #define PC_OPS_CONV_ROWS_H
 
-#include "ops/ops.h"
+#include "ops/explain.h"
 
 enum { PC_ROWS_GRAIN = 1 << 19 }; /* multiply-adds for which a thread is worth waking: about 30 us */
 
@@ -23,5 +23,7 @@ void pc_rows_run(const pc_conv_geom *geom, pc_conv_pass pass, void *out, const p
 
 void pc_rows_run_weight(const pc_conv_geom *geom, void *grad_weight, const pc_tensor *grad_out, const pc_tensor *in,
                         pc_call *call);
+
+void pc_rows_explain(const pc_conv_geom *geom, pc_conv_pass pass, const pc_call *call, pc_plan *plan);
 
 #endif

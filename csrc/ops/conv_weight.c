@@ -70,9 +70,10 @@ typedef struct {
     pc_axis y, x;
     int64_t lanes, out_channels, channels, in_channels, kernel_rows;
     int64_t chunk_n, chunk_h, chunk_w;
-    int64_t slab_step; /* of a sample, in elements */
-    int64_t weights;   /* whose totals are in work at the same time */
-    bool keep;         /* all panels of a chunk, for the next block */
+    int64_t slab_step;                           /* of a sample, in elements */
+    int64_t weights;                             /* whose totals are in work at the same time */
+    bool keep;                                   /* all panels of a chunk, for the next block */
+    int64_t items, oc_parts, ic_parts, kh_parts; /* of all, of a group */
 } pc_weight_cut;
 
 /* What an item covers, within its group. `ic, channels` is the block at hand. */
@@ -200,6 +201,10 @@ static pc_weight_cut cut_of(const pc_weight_shape *shape, const pc_kernels *kern
     c.lanes = pc_min(even_part(c.out_channels, kernels->tile_columns, kernels->lanes), kernels->tile_columns);
     c.weights = pc_max(1, TOTAL_BYTES / size / c.lanes / kernels->tile_rows) * kernels->tile_rows;
     c.slab_step = shape->pointwise ? 0 : step < 0 ? -1 : step * c.channels;
+    c.oc_parts = pc_ceil_div(oc, c.out_channels);
+    c.ic_parts = pc_ceil_div(ic, c.in_channels);
+    c.kh_parts = pc_ceil_div(g->kh, c.kernel_rows);
+    c.items = g->g * c.oc_parts * c.ic_parts * c.kh_parts;
     return c;
 }
 
@@ -480,24 +485,15 @@ static void run_thread(void *context, int index, int count)
     pc_slice slice = pc_slice_of(pass->call, index);
     const pc_weight_work work = lay_out(&slice, &cut, g, dtype);
     const int64_t ic = g->ic / g->g, oc = g->oc / g->g;
-    int64_t number = 0;
-    pc_weight_item item = {0};
-    for (item.group = 0; item.group < g->g; item.group++) {
-        for (item.oc = 0; item.oc < oc; item.oc += cut.out_channels) {
-            item.out_channels = pc_min(cut.out_channels, oc - item.oc);
-            for (item.ic = 0; item.ic < ic; item.ic += cut.in_channels) {
-                for (item.kh = 0; item.kh < g->kh; item.kh += cut.kernel_rows) {
-                    item.kernel_rows = pc_min(cut.kernel_rows, g->kh - item.kh);
-                    if (number++ % count != index) {
-                        continue;
-                    }
-                    run_item(pass, &cut, &work, item, pc_min(cut.in_channels, ic - item.ic));
-                    if (pc_stopped(pass->call)) {
-                        return;
-                    }
-                }
-            }
-        }
+    for (int64_t i = index; i < cut.items && !pc_stopped(pass->call); i += count) {
+        const int64_t row = i % cut.kh_parts * cut.kernel_rows,
+                      first = i / cut.kh_parts % cut.ic_parts * cut.in_channels;
+        const int64_t share = i / cut.kh_parts / cut.ic_parts;
+        pc_weight_item item = {
+            .group = share / cut.oc_parts, .oc = share % cut.oc_parts * cut.out_channels, .ic = first, .kh = row};
+        item.out_channels = pc_min(cut.out_channels, oc - item.oc);
+        item.kernel_rows = pc_min(cut.kernel_rows, g->kh - row);
+        run_item(pass, &cut, &work, item, pc_min(cut.in_channels, ic - first));
     }
 }
 
@@ -539,4 +535,35 @@ void pc_conv_backward_weight(const pc_conv_geom *geom, void *grad_weight, const 
         pass.in = *grad_out;
     }
     pc_pool_run(call->threads, run_thread, &pass);
+}
+
+void pc_conv_explain_weight(const pc_conv_geom *geom, const pc_call *call, pc_plan *plan)
+{
+    if (pc_rows_serve(geom, PC_CONV_BACKWARD_WEIGHT, call->dtype)) {
+        pc_rows_explain(geom, PC_CONV_BACKWARD_WEIGHT, call, plan);
+        return;
+    }
+    if (geom->n == 0) {
+        return;
+    }
+    const pc_kernels *kernels = pc_kernels_for(call->dtype);
+    const pc_weight_shape shape = shape_of(geom, kernels);
+    const pc_weight_cut c = cut_of(&shape, kernels, call->dtype, call->threads);
+    plan->family = "weight tile";
+    plan->form = shape.turned ? "input in place, turned" : shape.pointwise ? "input in place" : "input packed";
+    plan->kernel = "weight_tile";
+    plan->phases = 1;
+    plan->tile_rows = kernels->tile_rows;
+    plan->tile_vectors = c.lanes / kernels->lanes;
+    plan->items = c.items;
+    pc_plan_add(plan, "chunk_samples", c.chunk_n);
+    pc_plan_add(plan, "chunk_rows", c.chunk_h);
+    pc_plan_add(plan, "chunk_columns", c.chunk_w);
+    pc_plan_add(plan, "lanes", c.lanes);
+    pc_plan_add(plan, "out_channels", c.out_channels);
+    pc_plan_add(plan, "in_channels", c.in_channels);
+    pc_plan_add(plan, "channels", c.channels);
+    pc_plan_add(plan, "kernel_rows", c.kernel_rows);
+    pc_plan_add(plan, "weights", c.weights);
+    pc_plan_add(plan, "panels_kept", c.keep);
 }

@@ -39,8 +39,9 @@ typedef struct {
     int threads;   /* settled by begin: at most what was asked for, fewer for little work */
     char *scratch; /* `threads` slices of `scratch_step` bytes */
     size_t scratch_step;
-    char *shared; /* behind them */
-    double work;  /* multiply-adds or elements moved: `py/` keeps the GIL for a very small one */
+    char *shared; /* behind them, `shared_size` bytes */
+    size_t shared_size;
+    double work; /* multiply-adds or elements moved: `py/` keeps the GIL for a very small one */
     pc_stop stop;
     const void *caller; /* tells the calling thread */
     atomic_bool stopped;

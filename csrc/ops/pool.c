@@ -71,6 +71,12 @@ static int64_t first_inside(const pc_axis *axis, int64_t o)
     return k < axis->taps && at + k * axis->delta < axis->size ? k : -1;
 }
 
+/* Can the windows of a backward pass be 2 x 2 side by side? */
+static bool may_be_pairs(const pc_pool_geom *g, const pc_kernels *kernels)
+{
+    return g->ih / 2 == g->oh && g->iw / 2 == g->ow && g->ow >= kernels->lanes && g->ih * g->iw <= INT32_MAX;
+}
+
 #define T float
 #define T_INT int32_t
 #define PC_LOCAL(name) name##_f32
@@ -156,6 +162,11 @@ static pc_pool_cut cut_of(const pc_pool_geom *g, pc_pool_pass pass, bool gaps, c
             return c;
         }
     }
+}
+
+static int64_t bands_of(const pc_pool_cut *c, int64_t height, int64_t width)
+{
+    return pc_ceil_div(height, c->band_h) * pc_ceil_div(width, c->band_w);
 }
 
 static pc_pool_work lay_out(pc_slice *slice, const pc_pool_cut *c, pc_dtype dtype)
@@ -306,7 +317,7 @@ static void run_bands(void *context, int index, int count)
     const int64_t height = gradient ? g->ih : g->oh, width = gradient ? g->iw : g->ow;
     const int64_t planes = g->n * g->c;
     /* Threads take neighbouring items: outputs of a few bytes a plane would else share cache lines. */
-    const int64_t items = planes * pc_ceil_div(height, cut.band_h) * pc_ceil_div(width, cut.band_w);
+    const int64_t items = planes * bands_of(&cut, height, width);
     const int64_t first = items / count * index + pc_min(index, items % count);
     const int64_t last = first + items / count + (index < items % count);
     int64_t number = 0;
@@ -438,4 +449,39 @@ void pc_avg_pool_backward(const pc_pool_geom *geom, void *grad_in, const pc_tens
     p.include_pad = count_include_pad;
     p.divisor = divisor;
     run(&p);
+}
+
+/* ---- what a call will do (explain.h) ---------------------------------------------------------------------------- */
+
+void pc_pool_explain(const pc_pool_geom *g, pc_pool_pass pass, pc_call *call, pc_plan *plan)
+{
+    static const char *const names[] = {
+        [PC_MAX_FORWARD] = "max_pool_forward",
+        [PC_MAX_INDICES] = "max_pool_forward_taps",
+        [PC_AVG_FORWARD] = "avg_pool_forward",
+        [PC_AVG_BACKWARD] = "avg_pool_backward_input",
+    };
+    const pc_kernels *kernels = pc_kernels_for(call->dtype);
+    const bool gradient = pass == PC_AVG_BACKWARD;
+    memset(plan, 0, sizeof *plan);
+    if (g->n == 0) {
+        return;
+    }
+    plan->phases = 1;
+    plan->items = g->n * g->c;
+    if (is_by_planes(g, pass)) {
+        const bool pairs = pass == PC_MAX_BACKWARD && may_be_pairs(g, kernels);
+        plan->family = pass == PC_MAX_BACKWARD ? "scatter" : "whole planes";
+        plan->form = pairs ? "pairs of rows first" : "";
+        plan->kernel = pairs ? "max_pool_backward_pairs" : pass == PC_AVG_FORWARD ? "avg_pool_planes" : NULL;
+        return;
+    }
+    const pc_pool_cut c = cut_of(g, pass, false, kernels, call->dtype);
+    plan->family = "rows";
+    plan->form = "in place";
+    plan->kernel = names[pass];
+    plan->items *= bands_of(&c, gradient ? g->ih : g->oh, gradient ? g->iw : g->ow);
+    pc_plan_add(plan, "band_rows", c.band_h);
+    pc_plan_add(plan, "band_columns", c.band_w);
+    pc_plan_add(plan, "work_elements", c.work);
 }

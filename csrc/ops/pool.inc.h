@@ -194,8 +194,7 @@ static int64_t PC_LOCAL(pairs)(const pc_pool_pass_args *p, int64_t first, int64_
     const pc_pool_geom *g = p->geom;
     const pc_kernels *kernels = pc_kernels_for(p->call->dtype);
     const int64_t *grad = p->in->step, *index = p->indices_in->step, size = g->ih * g->iw;
-    if (g->ih / 2 != g->oh || g->iw / 2 != g->ow || g->ow < kernels->lanes || grad[3] != 1 || index[3] != 1 ||
-        size > INT32_MAX) {
+    if (!may_be_pairs(g, kernels) || grad[3] != 1 || index[3] != 1) {
         return 0;
     }
     bool strange = false;

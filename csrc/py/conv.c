@@ -2,6 +2,7 @@
  * constructor takes, and flags in the configuration. Their common base is the type `_Conv`, with all attributes.
  */
 #include "py/convolve.h"
+#include "py/explain.h"
 #include "py/parameters.h"
 
 #include <stdio.h>
@@ -330,7 +331,23 @@ static PyObject *get_config(PyObject *object, PyObject *Py_UNUSED(unused))
     return config;
 }
 
+static PyObject *explain(PyObject *object, PyObject *const *args, Py_ssize_t count, PyObject *names)
+{
+    pc_layer *layer = (pc_layer *)object;
+    pc_explain_arguments given = {.dtype = PC_F32};
+    pc_conv_plan plan;
+    if (!pc_layer_check(layer) || !pc_explain_bind(&given, layer->name, args, count, names)) {
+        return NULL;
+    }
+    const conv_layer *self = (conv_layer *)object;
+    if (!pc_conv_plan_shape(&plan, &self->config, layer->name, given.shape, given.rank, NULL)) {
+        return NULL;
+    }
+    return pc_explain_conv(layer->state, &plan, layer->name, given.has_dtype ? given.dtype : self->owner.dtype);
+}
+
 static PyMethodDef methods[] = {
+    {"_explain", PC_FASTCALL(explain), METH_FASTCALL | METH_KEYWORDS, PC_EXPLAIN_DOC},
     {"_config", get_config, METH_NOARGS, "_config($self, /)\n--\n\nThe constructor's keyword arguments."},
     PC_OWNER_METHODS,
     {NULL, NULL, 0, NULL},

@@ -2,6 +2,7 @@
  *
  * Attributes are kept as they were written, as torch keeps them: an int stays an int, a list a list.
  */
+#include "py/explain.h"
 #include "py/layer.h"
 #include "py/pooling.h"
 
@@ -334,15 +335,39 @@ static PyObject *avg_config(PyObject *object, PyObject *Py_UNUSED(unused))
     return make_config(object, names);
 }
 
+static PyObject *explain(PyObject *object, bool max, PyObject *const *args, Py_ssize_t count, PyObject *names)
+{
+    pc_layer *layer = (pc_layer *)object;
+    pc_explain_arguments given = {.dtype = PC_F32};
+    pc_pool_plan plan;
+    if (!pc_layer_check(layer) || !pc_explain_bind(&given, layer->name, args, count, names) ||
+        !pc_pool_plan_shape(&plan, &((pool_layer *)object)->config, layer->name, given.shape, given.rank)) {
+        return NULL;
+    }
+    return pc_explain_pool(layer->state, &plan, layer->name, given.dtype, max);
+}
+
+static PyObject *max_explain(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names)
+{
+    return explain(self, true, args, count, names);
+}
+
+static PyObject *avg_explain(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names)
+{
+    return explain(self, false, args, count, names);
+}
+
 PyDoc_STRVAR(config_doc, "_config($self, /)\n--\n\nThe constructor's keyword arguments.");
 
 static PyMethodDef max_methods[] = {
     {"_config", max_config, METH_NOARGS, config_doc},
+    {"_explain", PC_FASTCALL(max_explain), METH_FASTCALL | METH_KEYWORDS, PC_EXPLAIN_DOC},
     {NULL, NULL, 0, NULL},
 };
 
 static PyMethodDef avg_methods[] = {
     {"_config", avg_config, METH_NOARGS, config_doc},
+    {"_explain", PC_FASTCALL(avg_explain), METH_FASTCALL | METH_KEYWORDS, PC_EXPLAIN_DOC},
     {NULL, NULL, 0, NULL},
 };
 

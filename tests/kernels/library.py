@@ -464,24 +464,39 @@ def _compile(*arguments: object) -> None:
         pytest.fail(f"{shlex.join(command)}\n{done.stderr}")
 
 
-@functools.cache
-def build_library() -> Path:
-    """Compile and link the rooms below Python."""
+def build_objects(units: list[Any], *flags: str) -> list[Path]:
+    """Compile units of setup.py's tables with some flags more."""
     folder = Path(_folder().name)
 
     def build_unit(unit: Any) -> Path:
         made = folder / f"{unit.source.parent.name}-{unit.source.stem}.o"
-        _compile("-fPIC", *unit.flags, "-fvisibility=default", "-c", unit.source, "-o", made)
+        _compile("-fPIC", *unit.flags, *flags, "-c", unit.source, "-o", made)
         return made
 
     compiler()  # here, so that the skip is not raised in a thread
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        objects = list(pool.map(build_unit, build_tables().core_units()))
-    made = folder / "libpyconv.so"
+        return list(pool.map(build_unit, units))
+
+
+@functools.cache
+def core_objects() -> list[Path]:
+    """Compile the rooms below Python."""
+    return build_objects(build_tables().core_units(), "-fvisibility=default")
+
+
+def link(name: str, *arguments: object, whole: bool) -> Path:
+    """Link a shared library, where nothing may be missing if it is a whole."""
+    made = Path(_folder().name) / name
     sanitizers = os.environ.get("PYCONV_SANITIZE")
-    strict = [f"-fsanitize={sanitizers}"] if sanitizers else ["-Wl,-z,defs"]
-    _compile("-shared", "-o", made, *objects, *strict, "-pthread", "-lm")
+    strict = [f"-fsanitize={sanitizers}"] if sanitizers else ["-Wl,-z,defs"] if whole else []
+    _compile("-shared", "-o", made, *arguments, *strict, "-pthread", "-lm")
     return made
+
+
+@functools.cache
+def build_library() -> Path:
+    """Link the rooms below Python."""
+    return link("libpyconv.so", *core_objects(), whole=True)
 
 
 @functools.cache
