@@ -92,7 +92,11 @@ def compile_flags(env: Mapping[str, str] = os.environ) -> tuple[str, ...]:
         flags += [f"-fsanitize={sanitizers}", "-fno-omit-frame-pointer", "-fno-wrapv"]
         flags.append("-fno-sanitize-recover=all")
     # What loops long is in isa/; here -O3 is a tenth more code, and nothing else.
-    flags += ["-O1", "-g", "-UNDEBUG"] if is_debug(env) else ["-O2", "-ftree-vectorize", "-g0", "-DNDEBUG"]
+    flags += (
+        ["-O1", "-g", "-UNDEBUG"]
+        if is_debug(env)
+        else ["-O2", "-ftree-vectorize", "-g0", "-DNDEBUG"]
+    )
     return tuple(flags)
 
 
