@@ -117,7 +117,7 @@ pc_status pc_adaptive_begin(const pc_adaptive_geom *geom, bool backward, const p
     }
     const double work =
         (double)geom->n * (double)geom->c * ((double)geom->ih * (double)geom->iw + (double)geom->oh * (double)geom->ow);
-    pc_slice slice = {NULL, 0};
+    pc_slice slice = {0};
     lay_out(&slice, geom, dtype);
     return pc_begin(call, dtype, pc_settle(threads, work, GRAIN), work, slice.used, 0, error);
 }

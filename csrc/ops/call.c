@@ -1,5 +1,7 @@
 #include "ops/call.h"
 
+#include <assert.h>
+
 #include "base/checked.h"
 #include "base/scratch.h"
 
@@ -69,5 +71,6 @@ void *pc_lay(pc_slice *slice, int64_t count, int64_t size)
         pc_add(&slice->used, slice->used, pc_ceil_div(bytes, LINE) * LINE) || slice->used > INT64_MAX / 4) {
         slice->used = -1;
     }
+    assert(!place || (slice->used >= 0 && slice->used <= slice->room));
     return place;
 }

@@ -20,17 +20,18 @@ void pc_conv_explain_weight(const pc_conv_geom *geom, const pc_call *call, pc_pl
 bool pc_poll(pc_call *call);
 
 /* A bump allocator over one thread's slice. pc_lay returns the place and moves on, in whole cache lines; with a NULL
- * base it only counts, so the same lines of code that use a slice also say how large it must be. */
+ * base it only counts, so the same lines of code that use a slice also say how large it must be. They must not say more
+ * when they use it: an arena is often larger than what was asked for, so no sanitizer would see that. */
 typedef struct {
     char *base;
-    int64_t used;
+    int64_t used, room;
 } pc_slice;
 
 void *pc_lay(pc_slice *slice, int64_t count, int64_t size);
 
 PC_INLINE pc_slice pc_slice_of(const pc_call *call, int index)
 {
-    return (pc_slice){call->scratch + (size_t)index * call->scratch_step, 0};
+    return (pc_slice){call->scratch + (size_t)index * call->scratch_step, 0, (int64_t)call->scratch_step};
 }
 
 #endif

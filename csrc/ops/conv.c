@@ -197,7 +197,7 @@ static int64_t workspace_bytes(const pc_pass *pass, pc_dtype dtype, int threads)
     for (pc_range r = {0, 0}; next_range(pass, dtype, &r);) {
         for (int skip = pass->forward ? 0 : 1; skip < 2; skip++) { /* forward: the weights, not seen yet, decide */
             const pc_cut cut = cut_of(pass, r, skip, dtype, threads);
-            pc_slice slice = {NULL, 0};
+            pc_slice slice = {0};
             pc_dense_lay(&slice, &cut, dtype);
             bytes = slice.used < 0 || bytes < 0 ? -1 : pc_max(bytes, slice.used);
         }
@@ -252,6 +252,13 @@ pc_status pc_conv_begin(const pc_conv_geom *geom, pc_conv_pass pass, pc_dtype dt
         }
         const pc_pass dense = backward_pass(&swept, dtype, call);
         bytes = workspace_bytes(&dense, dtype, threads);
+        const int64_t rest = geom->pad_mode != PC_PAD_ZEROS ? geom->ic / geom->g % swept.ic : 0;
+        if (rest > 0 && bytes >= 0) { /* the last block: fewer rows are cut otherwise, and may need more */
+            swept.ic = rest;
+            const pc_pass last = backward_pass(&swept, dtype, call);
+            const int64_t more = workspace_bytes(&last, dtype, threads);
+            bytes = more < 0 ? -1 : pc_max(bytes, more);
+        }
     }
     if (by_rows && bytes >= 0) {
         bytes = pc_max(bytes, pc_rows_bytes(geom, pass, dtype));

@@ -179,7 +179,7 @@ bool pc_rows_serve(const pc_conv_geom *g, pc_conv_pass pass, pc_dtype dtype)
 int64_t pc_rows_bytes(const pc_conv_geom *geom, pc_conv_pass pass, pc_dtype dtype)
 {
     const pc_rows_plan plan = plan_of(geom, pass, dtype);
-    pc_slice slice = {NULL, 0};
+    pc_slice slice = {0};
     lay_out(&slice, &plan, pass, dtype);
     return slice.used;
 }

@@ -509,7 +509,7 @@ pc_status pc_conv_begin_weight(const pc_conv_geom *geom, pc_dtype dtype, int thr
     threads = pc_settle(threads, work, GRAIN);
     const pc_weight_shape shape = shape_of(geom, kernels);
     const pc_weight_cut cut = cut_of(&shape, kernels, dtype, threads);
-    pc_slice slice = {NULL, 0};
+    pc_slice slice = {0};
     lay_out(&slice, &cut, &shape.geom, dtype);
     return pc_begin(call, dtype, threads, work, slice.used, 0, error);
 }

@@ -430,7 +430,7 @@ static void run(norm_pass *p)
 {
     const int64_t channels = p->norm->shape[1];
     const int threads = p->call->threads;
-    pc_slice slice = {p->call->shared, 0};
+    pc_slice slice = {p->call->shared, 0, (int64_t)p->call->shared_size};
     lay_out_shared(p, &slice);
     if (channels % threads == 0 || channels >= 4 * threads) {
         pc_pool_run(threads, run_channels, p);
@@ -457,7 +457,7 @@ static void run(norm_pass *p)
 pc_status pc_norm_begin(const pc_norm *norm, pc_dtype dtype, int threads, pc_call *call, pc_error *error)
 {
     norm_pass p = pass_of(norm, dtype);
-    pc_slice slice = {NULL, 0}, shared = {NULL, 0};
+    pc_slice slice = {0}, shared = {0};
     lay_out(&slice, dtype);
     lay_out_shared(&p, &shared);
     const double work = (double)norm->shape[0] * (double)norm->shape[1] * (double)p.plane;

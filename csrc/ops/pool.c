@@ -311,20 +311,20 @@ static void run_bands(void *context, int index, int count)
     const pc_dtype dtype = p->call->dtype;
     const int64_t *step = p->in->step;
     const bool gradient = p->pass == PC_AVG_BACKWARD;
+    const int64_t planes = g->n * g->c;
+    if (planes == 0) { /* nothing was laid */
+        return;
+    }
     const pc_pool_cut cut = cut_of(g, p->pass, step[3] != 1, pc_kernels_for(dtype), dtype);
     pc_slice slice = pc_slice_of(p->call, index);
     const pc_pool_work work = lay_out(&slice, &cut, dtype);
     const int64_t height = gradient ? g->ih : g->oh, width = gradient ? g->iw : g->ow;
-    const int64_t planes = g->n * g->c;
     /* Threads take neighbouring items: outputs of a few bytes a plane would else share cache lines. */
     const int64_t items = planes * bands_of(&cut, height, width);
     const int64_t first = items / count * index + pc_min(index, items % count);
     const int64_t last = first + items / count + (index < items % count);
     int64_t number = 0;
 
-    if (planes == 0) {
-        return;
-    }
     /* Small planes go through a kernel together: calls would else be a good part of their time. */
     const bool whole = cut.band_h == height && cut.band_w == width && step[3] == 1;
     const int64_t most = whole ? pc_max(1, PIECE / pc_max(g->ih * g->iw, g->oh * g->ow)) : 1;
@@ -391,7 +391,7 @@ pc_status pc_pool_begin(const pc_pool_geom *geom, pc_pool_pass pass, const pc_te
     const double reads = planes * (double)geom->oh * (double)geom->ow *
                          (pass == PC_MAX_BACKWARD ? 1 : (double)geom->kh * (double)geom->kw);
     int64_t taps;
-    pc_slice slice = {NULL, 0};
+    pc_slice slice = {0};
     if (!is_by_planes(geom, pass) && geom->n > 0) {
         if (pass == PC_MAX_INDICES && dtype == PC_F32 && is_giant(geom) &&
             (pc_mul(&taps, geom->kh, geom->kw) || taps > INT32_MAX)) {

@@ -1,0 +1,98 @@
+"""Geometries far from any network, where scratch memory is counted wrongly if it is at all.
+
+What a call takes as scratch is counted before it runs, by the code that uses it. These are the
+shapes where the two have differed. The arenas are larger than what is asked for, so an overflow
+may go unnoticed: the asserts of a sanitizer build notice it. In children, for those.
+"""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from guarded import in_child
+
+import pyconv
+import pyconv.functional as F
+from pyconv import reference
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def whole(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> Array:
+    """Return whole numbers from -2 to 2: every sum here is exact in float32."""
+    return rng.integers(-2, 3, shape).astype(dtype)
+
+
+TAPS = 25000
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("kernel", [(1, TAPS), (TAPS, 1)], ids=["wide", "tall"])
+@in_child
+def test_window_of_more_taps_than_l1_holds(kernel: list[int], dtype: str) -> None:
+    """By a loop over the few outputs. The input gradient takes long: once, and fewer channels."""
+    rng = np.random.default_rng(11)
+    oc, few, outputs = 33, 4, 3
+    size = [TAPS + outputs - 1 if k > 1 else 1 for k in kernel]
+    x = whole(rng, (1, 1, *size), dtype)
+    w = whole(rng, (oc, 1, *kernel), dtype)
+    bias = whole(rng, (oc,), dtype)
+    line, taps = x.ravel().astype(float), w.reshape(oc, TAPS).astype(float)
+    gy = whole(rng, (oc, outputs), dtype)
+    y, gx, gw = np.zeros((oc, outputs)), np.zeros_like(line), np.zeros_like(taps)
+    for o in range(outputs):
+        seen = slice(o, o + TAPS)
+        y[:, o] = taps @ line[seen] + bias
+        gx[seen] += gy[:few, o] @ taps[:few]
+        gw += np.outer(gy[:, o], line[seen])
+    got = F.conv2d(x, w, bias)
+    assert np.array_equal(got.reshape(oc, outputs), y)
+    grad = gy.reshape(got.shape)
+    _, got_gw, _ = F.conv2d_backward(grad, x, w, output_mask=(False, True, False))
+    assert np.array_equal(got_gw.reshape(oc, TAPS), gw)
+    if dtype == "float64" and kernel[0] == 1:
+        less = grad[:, :few], x, w[:few]
+        got_gx, _, _ = F.conv2d_backward(*less, output_mask=(True, False, False))
+        assert np.array_equal(got_gx.ravel(), gx)
+
+
+# Input channels, output channels and size of the image; kernel; padding. The padded gradient is
+# taken by as many channels at a time as make a megabyte, and fewer the last time need more scratch.
+LAST_BLOCKS = [
+    ((8, 2, 128, 256), (1, 1), 1, "float32"),
+    ((9, 2, 200, 256), (3, 8), 3, "float64"),
+    ((12, 3, 90, 256), (7, 3), 1, "float64"),
+]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(("sizes", "kernel", "padding", "dtype"), LAST_BLOCKS, ids=str)
+@in_child
+def test_last_block_of_a_padded_gradient(
+    sizes: list[int], kernel: list[int], padding: int, dtype: str, threads: int
+) -> None:
+    """The gradient under a circular padding is that of the padded input, folded back."""
+    rng = np.random.default_rng(12)
+    ic, oc, *size = sizes
+    sides = ((padding, padding), (padding, padding))
+    layer = pyconv.Conv2d(
+        ic,
+        oc,
+        (kernel[0], kernel[1]),
+        padding=padding,
+        padding_mode="circular",
+        bias=False,
+        dtype=dtype,
+    )
+    layer.weight = whole(rng, layer.weight.shape, dtype)
+    x = whole(rng, (1, ic, *size), dtype)
+    with pyconv.num_threads(threads):
+        y = layer(x)
+        gy = whole(rng, y.shape, dtype)
+        got = layer.backward(gy)
+    bordered = np.zeros((1, ic, size[0] + 2 * padding, size[1] + 2 * padding), dtype)
+    for r in range(kernel[0]):
+        for s in range(kernel[1]):
+            seen = bordered[:, :, r : r + y.shape[2], s : s + y.shape[3]]
+            seen += np.einsum("nohw,oi->nihw", gy, layer.weight[:, :, r, s])
+    assert np.array_equal(got, reference.padded_backward(bordered, x.shape, sides, "circular"))
