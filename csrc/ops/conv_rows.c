@@ -21,6 +21,7 @@
  * for a small error. Sums, chunks and bands come from the geometry and the dtype alone, so the bits do too. */
 #include "ops/conv_rows.h"
 
+#include <assert.h>
 #include <string.h>
 
 #include "base/checked.h"
@@ -262,6 +263,11 @@ static void pack(const pc_rows_pass *pass, char *slab, int64_t sample, int64_t c
 static void prepare(const pc_rows_pass *pass, const pc_rows_work *work)
 {
     const pc_rows_plan *p = &pass->plan;
+    /* Kernels go up to SPARE bytes beyond the last row of a channel, and of any row of outputs that are to be joined. */
+    assert(work->joined - work->slab >= p->depth * p->channel_step * (int64_t)pc_dtype_size(pass->call->dtype) + SPARE);
+    assert(p->x.sweeps == 1 || (work->grad - work->joined >=
+                                    p->x.sweeps * p->join_phase * (int64_t)pc_dtype_size(pass->call->dtype) + SPARE &&
+                                (p->join_row - p->x.count) * (int64_t)pc_dtype_size(pass->call->dtype) >= SPARE));
     int64_t done = 0;
     for (int64_t i = 0; i < p->y.sweeps * p->x.sweeps; i++) {
         pc_sweep *s = &work->sweep[i];
@@ -281,6 +287,7 @@ static void prepare(const pc_rows_pass *pass, const pc_rows_work *work)
         };
         done += taps;
     }
+    assert(done <= p->taps);
 }
 
 /* The weights of one sweep for one output channel, in the order of their offsets. */

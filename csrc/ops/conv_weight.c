@@ -30,6 +30,7 @@
  * A 1x1 window without padding is a product of two matrices. It needs no slab: the tile reads the input where it is.
  * And the input may as well be what is transposed, if it has fewer channels: the lanes are then input channels, the
  * rows output channels, and the products and their order the same. */
+#include <assert.h>
 #include <string.h>
 
 #include "base/pool.h"
@@ -267,6 +268,7 @@ static pc_pixels take_pixels(const pc_weight_pass *pass, const pc_weight_cut *cu
         y.taps = item->kernel_rows;
         const pc_slab slab = pc_slab_of(pc_span_of(&y, chunk->y, chunk->rows, false),
                                         pc_span_of(&cut->x, chunk->x, chunk->columns, false), 1, dtype);
+        assert(slab.channel_step * item->channels <= cut->slab_step);
         pc_slab_rows(&slab, &y, work->tap_row);
         pc_slab_columns(&slab, &cut->x, work->tap_column);
         channel_step = slab.channel_step;
@@ -373,6 +375,7 @@ static void run_panel(const pc_weight_pass *pass, const pc_weight_cut *cut, cons
     const int64_t run = item->kernel_rows == g->kh ? pixels->weights : item->kernel_rows * g->kw;
     for (int64_t first = 0, weights; first < pixels->weights; first += weights) {
         weights = pc_min(cut->weights, run - first % run);
+        assert(width <= cut->lanes && weights <= cut->weights);
         pc_ahead place = place_of(pass, item, oc, lanes, first, weights), ahead = place;
         sum_pixels(kernels, panel, work->total, pixels, first, weights, vectors, size, &ahead, &next);
         char *grad_weight = (char *)place.data;
@@ -457,6 +460,7 @@ static void run_item(const pc_weight_pass *pass, const pc_weight_cut *cut, const
             char *panel = work->panel;
             for (int64_t o = 0, lanes; o < item.out_channels; o += lanes, panel += cut->keep ? panel_bytes : 0) {
                 lanes = pc_min(cut->lanes, item.out_channels - o);
+                assert(panel + panel_bytes <= work->total);
                 if (first) {
                     take_panel(pass, &chunk, panel, oc + o, lanes);
                 }

@@ -15,6 +15,7 @@
  * gradient) the tile writes a panel, and the panel goes out when all channels are in. */
 #include "ops/dense.h"
 
+#include <assert.h>
 #include <string.h>
 
 enum { STRIP = 16 }; /* channels: their weights stay in L1 while all blocks of rows take theirs */
@@ -166,9 +167,13 @@ static void enter_part(pc_item *b, const pc_part *part)
     *slab = pc_slab_of(pc_span_of(&s->y, part->y, part->y_end - part->y, b->pass->skip),
                        pc_span_of(&s->x, part->x, part->x_end - part->x, b->pass->skip), part->samples,
                        b->pass->call->dtype);
+    assert(slab->y.taps <= b->cut->taps_y && slab->x.taps <= b->cut->taps_x);
+    assert(slab->channel_step * b->cut->channels + b->cut->columns + b->cut->tile + b->pass->kernels->lanes <=
+           b->cut->slab_elements);
     pc_slab_rows(slab, &s->y, b->work.row);
     pc_slab_columns(slab, &s->x, b->work.column);
     b->together = pc_together(b->cut, slab->y.taps * slab->x.taps);
+    assert(b->together * slab->y.taps * slab->x.taps <= b->cut->list);
     int64_t *list = b->work.list;
     for (int64_t c = 0; c < b->together; c++) {
         for (int64_t r = 0; r < slab->y.taps; r++) {
@@ -250,6 +255,7 @@ static void pack_blocks(pc_item *b, int64_t first, int64_t last, int64_t channel
     const char *weight = pass->weight + (b->group * group_step + channel * pass->c_step) * size;
     const bool whole = b->sets == 1 && b->taps == window;
     const bool run = whole && pass->c_step == window; /* the taps of a channel, and then those of the next */
+    assert(b->taps <= b->cut->item_taps && (last - first) * step <= b->cut->weight_elements);
     pc_pack_args all = {.channel_step = pass->c_step, .row_step = pass->p_step};
     if (!whole) {
         fill_places(b, channels);
@@ -354,6 +360,7 @@ static void run_blocks(const pc_item *b, const pc_target *to, int64_t first, int
     if (b->cut->packed) {
         tile.vec_outer = tile.count * b->cut->tile;
         tile.list = b->work.regular;
+        assert(channels * taps * b->cut->tile + pass->kernels->lanes <= b->cut->column_elements);
     }
     for (int64_t j = 0; j < rows; j++) {
         for (int64_t q = 0; q < length; q += b->cut->columns) {
@@ -399,6 +406,7 @@ static pc_target target_of(const pc_item *b, int64_t p, int64_t rows)
             .data = output_of(b), .p_step = pass->out_h * pass->out_w, .y_step = b->sweep.y_step * pass->out_w};
     }
     const int64_t length = b->slab.x.count * b->slab.samples;
+    assert((b->part->outputs + b->slab.y.count * length) * rows <= b->cut->panel_elements);
     return (pc_target){.data =
                            (char *)b->work.panel + b->part->outputs * rows * (int64_t)pc_dtype_size(pass->call->dtype),
                        .first = p,

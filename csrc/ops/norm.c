@@ -21,6 +21,7 @@
  *
  * Floats whose squares overflow (beyond 1e19, a fill value of some data formats) give sums that are not finite: those
  * are made again, in double. */
+#include <assert.h>
 #include <math.h>
 #include <string.h>
 
@@ -139,6 +140,7 @@ static norm_run run_at(const norm_pass *p, int64_t block, int64_t last)
 static const void *read_run(const norm_pass *p, const pc_tensor *tensor, const norm_run *run, int64_t c, void *line,
                             int64_t *step)
 {
+    assert(run->samples * run->count <= RUN_BLOCKS * block_of(p->call->dtype));
     const void *first = read(p, tensor, run->n, c, run->first, run->count, line);
     *step = first == line ? run->count : tensor->step[0];
     for (int64_t s = 1; first == line && s < run->samples; s++) {
@@ -157,6 +159,7 @@ static void sum_blocks(const norm_pass *p, const norm_work *work, int64_t c, int
                        int64_t last, const double *guess)
 {
     const pc_kernels *kernels = pc_kernels_for(p->call->dtype);
+    assert(channels <= TOGETHER);
     memset(work->totals, 0, (size_t)(channels * 2 * LANES) * sizeof(double));
     norm_run run;
     for (int64_t block = first; block < last && !pc_poll(p->call); block = run.next) {

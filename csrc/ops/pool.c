@@ -13,6 +13,7 @@
  * Windows that are the whole plane have a sum of their own, vectors wide. Backward of max pooling adds each gradient at its
  * index; it knows no windows, but where they can be 2 x 2 side by side it tries that first, and writes each row once. Backward of average pooling divides each gradient once and
  * gathers: each element's sum is over its windows in row-major order. */
+#include <assert.h>
 #include <math.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -282,7 +283,15 @@ static void run_band(const pc_pool_pass_args *p, const pc_pool_work *work, const
                       .row_number = giant ? g->kw : g->dh * g->iw,
                       .column_number = giant ? 1 : g->dw,
                       .work = work->work};
+    /* The kernel's rows, as wide as what their taps look at. */
+    assert(gradient || p->pass == PC_MAX_FORWARD || !hangs_over(&p->x) ||
+           (const char *)work->copy - (const char *)work->work >=
+               (b->src_rows * ((b->columns - 1) * g->sw + (b->taps - 1) * g->dw + 1) + kernels->lanes) * size);
+    assert(p->pass != PC_MAX_FORWARD ||
+           (const char *)work->copy - (const char *)work->work >=
+               PC_POOL_ROWS * ((b->columns - 1) * g->sw + (b->taps - 1) * g->dw + 1 + kernels->lanes) * size);
     if (step[3] != 1) {
+        assert((const char *)work->cells - (const char *)work->copy >= b->src_rows * b->src_columns * size);
         PC_FOR(dtype, copy, work->copy, p->in, src, b->src_rows, b->src_columns);
         a.src = work->copy;
         a.src_row = b->src_columns;
