@@ -96,3 +96,20 @@ def test_last_block_of_a_padded_gradient(
             seen = bordered[:, :, r : r + y.shape[2], s : s + y.shape[3]]
             seen += np.einsum("nohw,oi->nihw", gy, layer.weight[:, :, r, s])
     assert np.array_equal(got, reference.padded_backward(bordered, x.shape, sides, "circular"))
+
+
+@in_child
+def test_threads_share_the_kernel_rows_of_a_dilated_window() -> None:
+    """With one input channel and few outputs there is nothing else that they could share."""
+    rng = np.random.default_rng(13)
+    x, w = whole(rng, (1, 1, 304, 300), "float32"), whole(rng, (3, 1, 3, 3), "float32")
+    gy = whole(rng, (3, 300, 298), "float32")
+    expected = [
+        [np.tensordot(gy, x[0, 0, 2 * r : 2 * r + 300, s : s + 298], 2) for s in range(3)]
+        for r in range(3)
+    ]
+    with pyconv.num_threads(2):
+        _, got, _ = F.conv2d_backward(
+            gy[None], x, w, dilation=(2, 1), output_mask=(False, True, False)
+        )
+    assert np.array_equal(got[:, 0], np.moveaxis(np.array(expected), 2, 0))
