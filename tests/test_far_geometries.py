@@ -49,10 +49,12 @@ def test_window_of_more_taps_than_l1_holds(kernel: list[int], dtype: str) -> Non
     assert np.array_equal(got.reshape(oc, outputs), y)
     grad = gy.reshape(got.shape)
     _, got_gw, _ = F.conv2d_backward(grad, x, w, output_mask=(False, True, False))
+    assert got_gw is not None
     assert np.array_equal(got_gw.reshape(oc, TAPS), gw)
     if dtype == "float64" and kernel[0] == 1:
         less = grad[:, :few], x, w[:few]
         got_gx, _, _ = F.conv2d_backward(*less, output_mask=(True, False, False))
+        assert got_gx is not None
         assert np.array_equal(got_gx.ravel(), gx)
 
 
@@ -90,6 +92,7 @@ def test_last_block_of_a_padded_gradient(
         y = layer(x)
         gy = whole(rng, y.shape, dtype)
         got = layer.backward(gy)
+    assert got is not None
     bordered = np.zeros((1, ic, size[0] + 2 * padding, size[1] + 2 * padding), dtype)
     for r in range(kernel[0]):
         for s in range(kernel[1]):
@@ -112,4 +115,5 @@ def test_threads_share_the_kernel_rows_of_a_dilated_window() -> None:
         _, got, _ = F.conv2d_backward(
             gy[None], x, w, dilation=(2, 1), output_mask=(False, True, False)
         )
+    assert got is not None
     assert np.array_equal(got[:, 0], np.moveaxis(np.array(expected), 2, 0))
