@@ -246,7 +246,9 @@ def softmax(
     >>> F.softmax(np.log([[1, 2, 5]]), dim=1)
     array([[0.125, 0.25 , 0.625]])
     """
-    x, axis = _softmax_arguments("softmax", input, dim, _stacklevel, dtype)
+    x, axis = _softmax_arguments(
+        "softmax", input, dim, _stacklevel + 1, dtype
+    )  # followed() is a frame
     with quiet():
         out = _shifted(x, axis)
         np.exp(out, out=out)
@@ -322,7 +324,9 @@ def log_softmax(
     >>> np.exp(F.log_softmax(np.log([[1, 2, 5]]), dim=1)).round(12)
     array([[0.125, 0.25 , 0.625]])
     """
-    x, axis = _softmax_arguments("log_softmax", input, dim, _stacklevel, dtype)
+    x, axis = _softmax_arguments(
+        "log_softmax", input, dim, _stacklevel + 1, dtype
+    )  # followed() is a frame
     with quiet():
         out = _shifted(x, axis)
         out -= np.log(np.exp(out).sum(axis, keepdims=True))

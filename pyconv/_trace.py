@@ -20,7 +20,8 @@ import numpy as np
 from pyconv import _core
 from pyconv._arrays import as_size
 from pyconv._fields import SAME, WHOLE, Field, chain, field_of, kind_of, union
-from pyconv._followed import find, multiplications, tracers
+from pyconv._followed import tracers
+from pyconv._found import find, multiplications
 from pyconv._hooks import watched_call
 from pyconv.joins import Concat, Residual
 

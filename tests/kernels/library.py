@@ -504,7 +504,8 @@ def build_oracle() -> Path:
     """Compile and link the scalar oracle. Nothing in it may be fused that does not say so."""
     made = Path(_folder().name) / "liboracle.so"
     flags = ["-std=gnu11", "-O2", "-ffp-contract=off", "-fPIC", "-Icsrc", "-Wall", "-Wextra"]
-    _compile(*flags, "-shared", "-o", made, HERE / "oracle.c", "-pthread", "-lm")
+    sources = (HERE / "oracle.c", HERE / "pool_tasks.c")
+    _compile(*flags, "-shared", "-o", made, *sources, "-pthread", "-lm")
     return made
 
 

@@ -1,7 +1,7 @@
 """The thread pool and the shelf of scratch memory: every index once, whatever else goes on.
 
 Each test runs in an interpreter of its own: a pool that hangs fails one test, and threads that one
-test starts are not there in the next. The tasks are C functions of oracle.c, so that no Python
+test starts are not there in the next. The tasks are C functions of pool_tasks.c, so that no Python
 lock orders the threads.
 """
 
@@ -24,7 +24,7 @@ MOST = 2000
 
 
 class PoolTest(ctypes.Structure):
-    """Mirror of pool_test in oracle.c."""
+    """Mirror of pool_test in pool_tasks.c."""
 
     _fields_ = (
         ("run", pointer),
