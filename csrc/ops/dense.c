@@ -132,22 +132,23 @@ static bool add_part(pc_item *b, const pc_part *part)
     const pc_sweep *s = &b->sweep;
     const int64_t rows = part->y_end - part->y, columns = part->x_end - part->x;
     const pc_part *last = b->parts > 0 ? &b->work.part[b->parts - 1] : NULL;
-    pc_part new = *part;
-    new.samples = pc_min(cut->samples, b->pass->geom->n - part->sample);
-    new.direct = cut->samples == 1 && s->x_step == 1 &&
-                 (!cut->flat || rows == 1 || (columns == b->pass->out_w && s->y_step == 1));
-    new.taps_y = pc_band_taps(&s->y, part->y, rows, b->pass->skip, &new.tap_y);
-    new.taps_x = pc_band_taps(&s->x, part->x, columns, b->pass->skip, &new.tap_x);
-    const bool shared = last && last->sweep == new.sweep && last->tap_y == new.tap_y && last->tap_x == new.tap_x &&
-                        last->taps_y == new.taps_y && last->taps_x == new.taps_x;
-    const int64_t taps = shared ? 0 : new.taps_y *new.taps_x, outputs = rows *columns *new.samples;
+    pc_part added = *part;
+    added.samples = pc_min(cut->samples, b->pass->geom->n - part->sample);
+    added.direct = cut->samples == 1 && s->x_step == 1 &&
+                   (!cut->flat || rows == 1 || (columns == b->pass->out_w && s->y_step == 1));
+    added.taps_y = pc_band_taps(&s->y, part->y, rows, b->pass->skip, &added.tap_y);
+    added.taps_x = pc_band_taps(&s->x, part->x, columns, b->pass->skip, &added.tap_x);
+    const bool shared = last && last->sweep == added.sweep && last->tap_y == added.tap_y &&
+                        last->tap_x == added.tap_x && last->taps_y == added.taps_y && last->taps_x == added.taps_x;
+    const int64_t taps = shared ? 0 : added.taps_y * added.taps_x;
+    const int64_t outputs = rows * columns * added.samples;
     if (last && (b->outputs + outputs > cut->outputs || b->taps + taps > cut->item_taps)) {
         return false;
     }
-    new.set = shared ? last->set : b->sets;
-    new.taps = shared ? last->taps : b->taps;
-    new.outputs = b->outputs;
-    b->work.part[b->parts++] = new;
+    added.set = shared ? last->set : b->sets;
+    added.taps = shared ? last->taps : b->taps;
+    added.outputs = b->outputs;
+    b->work.part[b->parts++] = added;
     b->sets += !shared;
     b->taps += taps;
     b->outputs += outputs;
@@ -215,6 +216,7 @@ static void fill_places(pc_item *b, int64_t channels)
         return;
     }
     b->placed = channels;
+    b->part = NULL; /* sweeps are entered here */
     memset(first, 0, (size_t)b->cut->window * sizeof *first);
     for (int fill = 0; fill < 2; fill++) {
         for (int64_t i = 0; i < b->parts; i++) {

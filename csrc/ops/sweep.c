@@ -226,7 +226,7 @@ pc_cut pc_cut_of(const pc_conv_geom *g, bool forward, pc_range range, bool skip,
         }
     }
 
-    /* Every tap of the window has at most one part in an item. */
+    /* An item has as many sets of taps as have each tap of the window once between them. */
     const int64_t steps = c.channels * taps;
     c.window = taps_of(g->kh, g->kw);
     c.item_taps = pc_min(sweeps > 1 || c.exact ? c.window : taps, taps * c.run);
