@@ -289,23 +289,22 @@ static void pack_slab(pc_item *b, int64_t channel, int64_t channels)
     const int64_t slot = (b->part - b->work.part) % b->cut->slots, sample = b->part->sample;
     pc_held *held = &b->work.held[slot];
     /* Spans of different phases may be the same: they read grad_out, from where the span says. Split ones do not say. */
-    const bool alike = held->rim > 0 && held->samples == slab->samples && same_span(&held->y, &slab->y) &&
+    const bool alike = held->samples == slab->samples && same_span(&held->y, &slab->y) &&
                        same_span(&held->x, &slab->x) && (held->sweep == b->sweep_index || !b->cut->split);
     b->data = (char *)b->work.slab + slot * b->cut->slab_elements * (int64_t)pc_dtype_size(pass->call->dtype);
     channel += b->group * pass->depth;
     if (alike && held->sample == sample && held->channel == channel) {
         return;
     }
-    const bool rim = !alike || held->rim < channels;
+    /* The first block of channels is the largest, so all that follow find their rims. */
     pc_slab_pack(slab, &b->sweep.y, &b->sweep.x, pass->call->dtype, b->data, pass->source, sample, channel, channels,
-                 rim);
+                 !alike);
     *held = (pc_held){.y = slab->y,
                       .x = slab->x,
                       .samples = slab->samples,
                       .sweep = b->sweep_index,
                       .sample = sample,
-                      .channel = channel,
-                      .rim = rim ? channels : held->rim};
+                      .channel = channel};
 }
 
 /* Where a tile's outputs go: element (p, y, x) of the band at data + p*p_step + y*y_step + x, for p from `first` on. */
@@ -498,7 +497,7 @@ void pc_dense_run(const pc_pass *pass, pc_range range, const pc_cut *cut, pc_den
                 }
                 b.part = NULL;
                 for (int64_t j = 0; j < cut->slots; j++) {
-                    work.held[j].rim = 0;
+                    work.held[j].samples = 0;
                 }
                 run_item(&b, i, pc_min(i + share, cut->blocks));
                 if (pc_stopped(pass->call)) {

@@ -37,8 +37,8 @@ typedef struct {
 /* What a slot for a slab holds, so that nothing is packed twice. */
 typedef struct {
     pc_span y, x;
-    int64_t samples, sweep, sample, channel;
-    int64_t rim; /* so many channels have theirs */
+    int64_t samples; /* 0: nothing */
+    int64_t sweep, sample, channel;
 } pc_held;
 
 /* One thread's memory. */
