@@ -137,7 +137,7 @@ def about(engines: Iterable[Engine]) -> dict[str, str]:
         "cpu": str(config["cpu"]),
         "cpus": str(config["cpus"]),
         "l2": str(l2_bytes()),
-        "platform": platform.platform(),
+        "platform": f"{platform.system()} {platform.machine()}, {'-'.join(platform.libc_ver())}",
         "compiler": str(config["compiler"]),
         "isa": str(config["isa"]),
         "core": core,
