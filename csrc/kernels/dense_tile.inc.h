@@ -77,8 +77,8 @@ PC_INLINE const T *PC_LOCAL(dense_steps)(v_t acc[PC_DENSE_ROWS][PC_DENSE_WIDEST]
 }
 
 /* `columns`: of this tile, more than vectors - 1 vectors hold. */
-PC_INLINE void PC_LOCAL(dense_body)(const pc_dense_args *a, T *out, const T *vec, const int64_t columns, const int rows,
-                                    const int vectors)
+PC_INLINE void PC_LOCAL(dense_body)(const pc_dense_args *a, T *out, const int64_t ahead, const T *vec,
+                                    const int64_t columns, const int rows, const int vectors)
 {
     v_t acc[PC_DENSE_ROWS][PC_DENSE_WIDEST];
     const int64_t whole = (int64_t)(vectors - 1) * V_LANES;
@@ -104,6 +104,12 @@ PC_INLINE void PC_LOCAL(dense_body)(const pc_dense_args *a, T *out, const T *vec
                 acc[p][v] = first;
             }
         }
+    }
+
+    PC_UNROLL(8)
+    for (int p = 0; p < rows; p++) { /* a line holds two vectors or more, and rows begin anywhere in it */
+        PC_LOCAL(look_ahead)(out + p * a->out_step, ahead);
+        PC_LOCAL(look_ahead)(out + p * a->out_step, ahead + vectors * V_LANES - 1);
     }
 
     const T *scal = a->scal;
@@ -132,7 +138,7 @@ PC_INLINE void PC_LOCAL(dense_body)(const pc_dense_args *a, T *out, const T *vec
 #define PC_DENSE_LAST(rows, number)                                                                                    \
     case number:                                                                                                       \
         if (number <= PC_DENSE_VECTORS(rows)) {                                                                        \
-            PC_LOCAL(dense_body)(a, out, vec, left, rows, number <= PC_DENSE_VECTORS(rows) ? number : 1);              \
+            PC_LOCAL(dense_body)(a, out, a->ahead, vec, left, rows, number <= PC_DENSE_VECTORS(rows) ? number : 1);    \
         }                                                                                                              \
         break;
 
@@ -143,7 +149,7 @@ PC_INLINE void PC_LOCAL(dense_body)(const pc_dense_args *a, T *out, const T *vec
         const T *vec = a->vec;                                                                                         \
         int64_t left = a->columns;                                                                                     \
         for (const int64_t wide = PC_DENSE_VECTORS(rows) * V_LANES; left > wide; left -= wide) {                       \
-            PC_LOCAL(dense_body)(a, out, vec, wide, rows, PC_DENSE_VECTORS(rows));                                     \
+            PC_LOCAL(dense_body)(a, out, wide, vec, wide, rows, PC_DENSE_VECTORS(rows));                               \
             out += wide;                                                                                               \
             vec += wide;                                                                                               \
         }                                                                                                              \

@@ -71,6 +71,7 @@ typedef struct {
  *         out[p*out_step + q] = acc
  *
  * `vec` is read in whole vectors: `columns`, rounded up to the vector length, must be readable behind each offset.
+ * The outputs at out + ahead, those of the next call, are fetched meanwhile; any distance will do, 0 fetches nothing new.
  * `scal` is read exactly, `out` read and written exactly. 1 <= rows <= dense_rows of the table, columns >= 1,
  * rest <= count; the counts may be 0. */
 typedef struct {
@@ -84,6 +85,7 @@ typedef struct {
     int64_t outer, count, rest;
     int64_t vec_outer;
     const int64_t *list;
+    int64_t ahead;
 } pc_dense_args;
 /* weight_tile: the weight gradient's register tile. The vectors' lanes are output channels, the rows are weights.
  *

@@ -340,6 +340,7 @@ static void run_blocks(const pc_item *b, const pc_target *to, int64_t first, int
     const int64_t taps = slab->y.taps * slab->x.taps;
     const int64_t rows = b->cut->flat ? 1 : slab->y.count;
     const int64_t length = (b->cut->flat ? slab->y.count : 1) * slab->x.count * slab->samples;
+    const int64_t top = pc_block_row(b->cut, pass->rows, first);
     const int64_t step = block_step(b, channels) * size, set = set_offset(b, b->part, channels) * size;
     pc_dense_args tile = {.out_step = to->p_step,
                           .init_step = 1,
@@ -375,6 +376,7 @@ static void run_blocks(const pc_item *b, const pc_target *to, int64_t first, int
             for (int64_t i = first; i < last; i++) {
                 const int64_t p = pc_block_row(b->cut, pass->rows, i);
                 tile.rows = pc_block_row(b->cut, pass->rows, i + 1) - p;
+                tile.ahead = i + 1 < last ? tile.rows * to->p_step : (top - p) * to->p_step + tile.columns;
                 tile.scal = (char *)b->work.weights + (i - first) * step + set;
                 tile.init = pass->init ? pass->init + (b->group * pass->rows + p) * size : NULL;
                 tile.out = to->data + ((p - to->first) * to->p_step + j * to->y_step + q) * size;
