@@ -34,7 +34,7 @@ class PassPlan:
         What kind of loop it is: 'dense tile', 'weight tile', 'rows', 'whole planes', 'scatter', or
         'nothing to do'.
     form : str
-        Which one of the family, such as 'columns packed'; may be empty.
+        Which one of the family, such as 'rows run on'; may be empty.
     kernel : str or None
         The kernel that does the arithmetic, as csrc/kernels/kernels.def names it. None: a loop
         without a kernel.

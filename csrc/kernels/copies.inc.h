@@ -1,4 +1,4 @@
-/* pack_scalars, pack_columns, copy_rows: what dense_tile needs copied before it runs. */
+/* pack_scalars, copy_rows: what dense_tile needs copied before it runs. */
 
 /* Nothing is read there: any address will do. */
 PC_INLINE void PC_LOCAL(look_ahead)(const T *from, int64_t ahead)
@@ -115,47 +115,6 @@ void PC_SYMBOL(pack_scalars)(const pc_pack_args *a)
         } else {
             PC_LOCAL(pack_channel)(a, to, from, a->rows);
         }
-    }
-}
-
-/* Every part is copied as if it went on to the end; the next one, or the next step, writes over what is too much. */
-PC_INLINE void PC_LOCAL(pack_step)(T *to, const T *from, const pc_columns_args *a)
-{
-    for (int64_t s = 0; s < a->parts; s++) {
-        const T *part = from + a->part_from[s];
-        for (int64_t i = a->part_to[s]; i < a->width; i += V_LANES, part += V_LANES) {
-            v_store(to + i, v_load(part));
-        }
-    }
-}
-
-PC_INLINE void PC_LOCAL(pack_all)(const pc_columns_args *a, const int vectors)
-{
-    T *to = a->to;
-    const T *from = a->from;
-    for (int64_t o = 0; o <= a->outer; o++, from += a->from_outer) {
-        const int64_t count = o < a->outer ? a->count : a->rest;
-        for (int64_t k = 0; k < count; k++, to += a->width) {
-            if (vectors == 0) {
-                PC_LOCAL(pack_step)(to, from + a->list[k], a);
-                continue;
-            }
-            PC_UNROLL(8)
-            for (int v = 0; v < vectors; v++) {
-                v_store(to + v * V_LANES, v_load(from + a->list[k] + v * V_LANES));
-            }
-        }
-    }
-}
-
-void PC_SYMBOL(pack_columns)(const pc_columns_args *a)
-{
-    if (a->parts == 1 && a->part_from[0] == 0 && a->width == 2 * V_LANES) {
-        PC_LOCAL(pack_all)(a, 2);
-    } else if (a->parts == 1 && a->part_from[0] == 0 && a->width == 3 * V_LANES) {
-        PC_LOCAL(pack_all)(a, 3);
-    } else {
-        PC_LOCAL(pack_all)(a, 0);
     }
 }
 

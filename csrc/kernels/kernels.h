@@ -35,25 +35,6 @@ typedef struct {
     int64_t channel; /* with places, c counts from here; `from` is its first weight */
 } pc_pack_args;
 
-/* pack_columns: the columns of a tile, side by side, in the order of its steps.
- *
- *     for s = 0, 1, ... < outer*count + rest, with o = s / count, k = s % count:
- *         for i < parts, from part_to[i] up to part_to[i+1] (the last one: up to width), in this order:
- *             to[s*width + part_to[i] + q] = from[o*from_outer + list[k] + part_from[i] + q]
- *
- * `width` is whole vectors, part_to[0] is 0. Each part is read as if it went on to `width`, and up to a vector more;
- * up to a vector behind the last step may be written. */
-typedef struct {
-    void *to;         /* T */
-    const void *from; /* T */
-    int64_t width;
-    int64_t outer, count, rest;
-    int64_t from_outer;
-    const int64_t *list;
-    int64_t parts;
-    const int64_t *part_to, *part_from;
-} pc_columns_args;
-
 /* copy_rows: to[j*to_step + i] = from[j*from_step + i*from_column] for j < rows, i < columns, all exactly. */
 typedef struct {
     void *to;         /* T */

@@ -400,7 +400,7 @@ static int64_t count_items(const pc_pass *pass)
 static void explain_cut(const pc_pass *pass, pc_range range, const pc_cut *c, pc_plan *plan)
 {
     plan->family = "dense tile";
-    plan->form = c->packed ? "columns packed" : c->flat ? "in place, rows run on" : "in place, row by row";
+    plan->form = c->flat ? "rows run on" : "row by row";
     plan->kernel = "dense_tile";
     plan->phases = pc_sweep_count(pass->geom, pass->forward);
     plan->tile_rows = pc_ceil_div(pass->rows, c->blocks);

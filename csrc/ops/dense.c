@@ -60,9 +60,6 @@ pc_dense_work pc_dense_lay(pc_slice *slice, const pc_cut *c, pc_dtype dtype)
         .slab = pc_lay(slice, c->slots * c->slab_elements, size),
         .weights = pc_lay(slice, c->weight_elements, size),
         .panel = pc_lay(slice, c->panel_elements, size),
-        .columns = pc_lay(slice, c->column_elements, size),
-        .pieces = pc_lay(slice, c->packed ? 2 * c->tile : 0, sizeof(int64_t)),
-        .regular = pc_lay(slice, c->packed ? c->list : 0, sizeof(int64_t)),
         .list = pc_lay(slice, c->list, sizeof(int64_t)),
         .row = pc_lay(slice, c->taps_y, sizeof(int64_t)),
         .column = pc_lay(slice, c->taps_x, sizeof(int64_t)),
@@ -79,7 +76,7 @@ static void enter_sweep(pc_item *b, int64_t index)
 {
     if (b->sweep_index != index) {
         b->sweep = pc_sweep_at(b->pass->geom, b->pass->forward, index);
-        b->sweep.x.split = b->cut->split;
+        b->sweep.x.split = b->cut->flat;
         b->sweep_index = index;
     }
 }
@@ -155,7 +152,7 @@ static bool add_part(pc_item *b, const pc_part *part)
     return true;
 }
 
-/* Slab and lists of the part: the steps of a few channels in the slab, and in packed columns. */
+/* Slab and list of the part: the steps of a few channels in the slab. */
 static void enter_part(pc_item *b, const pc_part *part)
 {
     if (b->part == part) {
@@ -290,7 +287,7 @@ static void pack_slab(pc_item *b, int64_t channel, int64_t channels)
     pc_held *held = &b->work.held[slot];
     /* Spans of different phases may be the same: they read grad_out, from where the span says. Split ones do not say. */
     const bool alike = held->samples == slab->samples && same_span(&held->y, &slab->y) &&
-                       same_span(&held->x, &slab->x) && (held->sweep == b->sweep_index || !b->cut->split);
+                       same_span(&held->x, &slab->x) && (held->sweep == b->sweep_index || !b->cut->flat);
     b->data = (char *)b->work.slab + slot * b->cut->slab_elements * (int64_t)pc_dtype_size(pass->call->dtype);
     channel += b->group * pass->depth;
     if (alike && held->sample == sample && held->channel == channel) {
@@ -313,23 +310,6 @@ typedef struct {
     int64_t first, p_step, y_step;
 } pc_target;
 
-/* The pieces of slab rows that a tile's columns are, from run `j`, column `q` on. Offsets count from what is returned. */
-static int64_t find_pieces(const pc_item *b, int64_t *pieces, int64_t j, int64_t q, int64_t columns)
-{
-    const int64_t length = b->slab.x.count * b->slab.samples;
-    int64_t *part_to = b->work.pieces, *part_from = b->work.pieces + b->cut->tile;
-    const int64_t row = j + q / length, column = q % length;
-    *pieces = 0;
-    for (int64_t done = 0, first = column, y = 0; done < columns; y++) {
-        part_to[*pieces] = done;
-        part_from[*pieces] = y * b->slab.row_step + first - column;
-        ++*pieces;
-        done += length - first;
-        first = 0;
-    }
-    return row * b->slab.row_step + column;
-}
-
 /* Blocks first .. last-1, whose packed weights are there, over all columns of the slab. */
 static void run_blocks(const pc_item *b, const pc_target *to, int64_t first, int64_t last, int64_t channel,
                        int64_t channels)
@@ -350,29 +330,10 @@ static void run_blocks(const pc_item *b, const pc_target *to, int64_t first, int
                           .rest = channels % together * taps,
                           .vec_outer = together * slab->channel_step,
                           .list = b->work.list};
-    pc_columns_args columns = {.to = b->work.columns,
-                               .width = b->cut->tile,
-                               .outer = tile.outer,
-                               .count = tile.count,
-                               .rest = tile.rest,
-                               .from_outer = tile.vec_outer,
-                               .list = b->work.list,
-                               .part_to = b->work.pieces,
-                               .part_from = b->work.pieces + b->cut->tile};
-    if (b->cut->packed) {
-        tile.vec_outer = tile.count * b->cut->tile;
-        tile.list = b->work.regular;
-        assert(channels * taps * b->cut->tile + pass->kernels->lanes <= b->cut->column_elements);
-    }
     for (int64_t j = 0; j < rows; j++) {
         for (int64_t q = 0; q < length; q += b->cut->columns) {
             tile.columns = pc_min(b->cut->columns, length - q);
             tile.vec = b->data + (j * slab->row_step + q) * size;
-            if (b->cut->packed) {
-                columns.from = b->data + find_pieces(b, &columns.parts, j, q, tile.columns) * size;
-                pass->kernels->pack_columns(&columns);
-                tile.vec = b->work.columns;
-            }
             for (int64_t i = first; i < last; i++) {
                 const int64_t p = pc_block_row(b->cut, pass->rows, i);
                 tile.rows = pc_block_row(b->cut, pass->rows, i + 1) - p;
@@ -484,9 +445,6 @@ void pc_dense_run(const pc_pass *pass, pc_range range, const pc_cut *cut, pc_den
                  .sweep_index = -1,
                  .sweep_end = range.end};
     const int64_t share = pc_ceil_div(cut->blocks, cut->shares);
-    for (int64_t k = 0; cut->packed && k < cut->list; k++) {
-        work.regular[k] = k * cut->tile;
-    }
     for (pc_part part = first_part(&b, range.first); part.sweep < range.end;) {
         b.parts = b.sets = b.taps = b.outputs = b.placed = 0;
         while (part.sweep < range.end && add_part(&b, &part)) {

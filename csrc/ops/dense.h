@@ -43,10 +43,9 @@ typedef struct {
 
 /* One thread's memory. */
 typedef struct {
-    void *slab, *weights, *columns, *panel;
-    int64_t *list, *regular; /* steps in the slab, and in packed columns */
-    int64_t *row, *column;   /* of the taps, in the slab */
-    int64_t *pieces;         /* of the slab's rows that a tile's columns are */
+    void *slab, *weights, *panel;
+    int64_t *list;         /* steps in the slab */
+    int64_t *row, *column; /* of the taps, in the slab */
     pc_part *part;
     pc_held *held;
     int64_t *first;  /* of the places, for each tap of the window */

@@ -5,12 +5,10 @@
 #include "base/checked.h"
 
 enum {
-    SLAB_BYTES = 256 << 10,   /* half of the smallest L2 we care for; 160 to 300 KB measure alike */
-    STEP_BYTES = 24 << 10,    /* a tile's columns and scalars through one block of channels: they stay in L1 */
-    COLUMN_BYTES = 16 << 10,  /* columns alone, where a block has few steps and several tiles fit */
+    SLAB_BYTES = 256 << 10, /* half of the smallest L2 we care for; 160 to 300 KB measure alike */
+    STEP_BYTES = 16 << 10,  /* a tile's columns, in whole lines, and its scalars, through one block of channels: L1 */
+    LINE = 64,
     WEIGHT_BYTES = 160 << 10, /* of packed weights: a part of L2 */
-    PACKED_BLOCKS = 4,        /* of rows p, that pay for packing a tile's columns, */
-    PACKED_STEPS = 64,        /* of so many steps */
     PANEL_BYTES = 512 << 10,  /* of outputs that are not neighbours in memory, before they go there */
     LIST = 16,                /* steps that a list should have at least, for the loop around it to cost nothing */
     TINY = 32,                /* outputs, and taps, of an axis that is worth counting out */
@@ -113,6 +111,19 @@ static bool runs_on(const pc_sweep *s, int64_t rows, int64_t lanes)
     return copies == 0 || (s->x.taps <= TINY && waste > 0.03 + cost);
 }
 
+/* What a tile of columns touches of a channel's slab, about: each row of it, of each copy, begins and ends somewhere in
+ * a line. Lines count, not elements: with all that one expects in L1, twice as much is there, and it does not stay. */
+static double tile_bytes(const pc_sweep *s, int64_t samples, int64_t columns, int64_t size)
+{
+    const pc_axis *x = &s->x;
+    const int64_t period = pc_min(x->taps, pc_tap_period(x->stride, x->delta));
+    const int64_t copies = x->split ? x->taps : period, each = pc_ceil_div(x->taps, copies);
+    const double apart = fabs((double)x->delta) * (double)period / (double)x->stride * (double)samples;
+    const double row = fmin((double)(each * columns), (double)columns + (double)(each - 1) * apart) * (double)size;
+    const bool aligned = x->taps == 1 && s->y.taps == 1;
+    return (double)copies * (double)s->y.taps * (row + (aligned ? 0 : LINE));
+}
+
 /* The product. A window of more has no weight in memory, and no list. */
 static int64_t taps_of(int64_t rows, int64_t columns)
 {
@@ -171,14 +182,12 @@ pc_cut pc_cut_of(const pc_conv_geom *g, bool forward, pc_range range, bool skip,
     } else if (pixels <= SMALL && s.x.taps <= TINY) {
         c.samples = pc_min(g->n, pc_ceil_div(pc_ceil_div(ENOUGH, (int64_t)pixels), lanes) * lanes);
     }
-    /* In place: either each row by itself, or with a copy of the slab for each column tap. */
-    c.packed =
-        blocks >= PACKED_BLOCKS && (double)depth * (double)taps >= PACKED_STEPS && taps <= SLAB_BYTES / size / tile;
-    c.flat = c.packed || c.exact || c.samples > 1 || runs_on(&s, rows, lanes);
-    s.x.split = c.flat && !c.packed;
+    c.flat = s.x.split = c.exact || c.samples > 1 || runs_on(&s, rows, lanes);
 
-    /* Channels: as many steps as stay in L1. */
-    c.channels = pc_max(1, pc_min(depth, STEP_BYTES / size / (tile + tall) / usual));
+    /* Channels: as many as stay in L1. */
+    const double channel_bytes = tile_bytes(&s, c.samples, tile, size) + (double)(taps * tall * size);
+    c.channels = pc_min(depth, (int64_t)(STEP_BYTES / channel_bytes * (double)taps / (double)usual));
+    c.channels = pc_max(1, c.channels);
     c.channels = pc_ceil_div(depth, pc_ceil_div(depth, c.channels)); /* blocks of one size */
 
     /* Bands of rows that still hold a few tiles; then narrow ones, for images of endless width. */
@@ -205,7 +214,6 @@ pc_cut pc_cut_of(const pc_conv_geom *g, bool forward, pc_range range, bool skip,
     }
     c.channels = pc_ceil_div(depth, pc_ceil_div(depth, c.channels));
     c.band_h = pc_ceil_div(s.y.count, pc_ceil_div(s.y.count, c.band_h));
-    c.split = s.x.split;
 
     /* Parts that share packed weights, until those cost next to nothing, and whose panels hold all rows; but enough
      * items for the threads: first more bands, then shares of p, which pack the same slab once each. */
@@ -227,7 +235,6 @@ pc_cut pc_cut_of(const pc_conv_geom *g, bool forward, pc_range range, bool skip,
     }
 
     /* An item has as many sets of taps as have each tap of the window once between them. */
-    const int64_t steps = c.channels * taps;
     c.window = taps_of(g->kh, g->kw);
     c.item_taps = pc_min(sweeps > 1 || c.exact ? c.window : taps, taps * c.run);
     c.outputs = c.band_h * c.band_w * c.samples * (c.exact ? 1 : c.run);
@@ -235,8 +242,7 @@ pc_cut pc_cut_of(const pc_conv_geom *g, bool forward, pc_range range, bool skip,
     c.taps_x = s.x.taps;
     c.list = pc_max(LIST, taps);
     c.tile = tile;
-    c.columns = c.packed ? tile : pc_max(1, COLUMN_BYTES / size / steps / tile) * tile;
-    c.column_elements = c.packed ? steps * tile + lanes : 0;
+    c.columns = pc_max(1, (int64_t)(STEP_BYTES / channel_bytes / (double)c.channels)) * tile;
     c.chunk = pc_max(1, pc_min(blocks, WEIGHT_BYTES / size / (c.channels * c.item_taps) / tall));
     /* packing writes whole vectors, so there is room for one behind each part's weights */
     c.weight_elements = c.chunk * (c.channels * c.item_taps * tall + c.run * lanes);

@@ -14,9 +14,7 @@ typedef struct {
 /* How the sweeps of a pass are cut. A part is a band of outputs of one sweep, of a block of samples; an item is a run of
  * parts, of one group, with a share of the rows p. */
 typedef struct {
-    bool flat;              /* outputs run on over the rows of a band */
-    bool packed;            /* each tile's columns are copied together before the rows p use them; else read in place */
-    bool split;             /* x axes are split (slab.h) */
+    bool flat;              /* outputs run on over the rows of a band, and x axes are split (slab.h) */
     bool exact;             /* bands within which every tap is wholly inside the source or wholly outside */
     int64_t samples;        /* of a slab */
     int64_t channels;       /* of a slab, and of a block of packed weights */
@@ -34,7 +32,7 @@ typedef struct {
     int64_t taps_y, taps_x; /* the most that a part has */
     int64_t list;           /* offsets in the longest list */
     int64_t slots;          /* for slabs: as many of an item's parts keep theirs */
-    int64_t slab_elements, weight_elements, panel_elements, column_elements;
+    int64_t slab_elements, weight_elements, panel_elements;
 } pc_cut;
 
 /* How many taps there are before a remainder comes back, limited to the taps: one sweep for each. */

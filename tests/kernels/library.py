@@ -56,6 +56,7 @@ class DenseArgs(ctypes.Structure):
         ("rest", i64),
         ("vec_outer", i64),
         ("list", pointer),
+        ("ahead", i64),
     )
 
 
@@ -74,24 +75,6 @@ class PackArgs(ctypes.Structure):
         ("place", pointer),
         ("places", i64),
         ("channel", i64),
-    )
-
-
-class ColumnsArgs(ctypes.Structure):
-    """Mirror of pc_columns_args."""
-
-    _fields_ = (
-        ("to", pointer),
-        ("source", pointer),
-        ("width", i64),
-        ("outer", i64),
-        ("count", i64),
-        ("rest", i64),
-        ("from_outer", i64),
-        ("list", pointer),
-        ("parts", i64),
-        ("part_to", pointer),
-        ("part_from", pointer),
     )
 
 

@@ -13,7 +13,6 @@ import pytest
 from guarded import FLUSH, Flush, Pages
 from kernels.library import (
     Array,
-    ColumnsArgs,
     CopyArgs,
     PackArgs,
     Table,
@@ -140,52 +139,6 @@ def test_scalars_go_to_their_places(table: Table, sets: int, flush: Flush) -> No
             flush,
             write_to=start,
         )
-
-
-@covers("pack_columns")
-@pytest.mark.parametrize("parts", [1, 2, 3, 4])
-def test_columns_lie_side_by_side(table: Table, parts: int) -> None:
-    """Every width with every shape of the list, cut anywhere; a part as it is, or moved."""
-    rng = np.random.default_rng(2)
-    memory = Memory(rng, table)
-    for vectors, depth, flush in itertools.product((1, 2, 3, 4, 5), DEPTHS, FLUSH):
-        width = vectors * table.lanes
-        if width < parts:
-            continue
-        outer, count, rest = depth
-        for moved in (False, True, True):
-            cuts = rng.choice(np.arange(1, width), parts - 1, replace=False)
-            part_to = np.array([0, *sorted(cuts)], np.int64)
-            part_from = rng.integers(-30, 31, parts).astype(np.int64) * moved
-            offsets = rng.integers(-40, 41, count).astype(np.int64)
-            args = ColumnsArgs(
-                width=width,
-                outer=outer,
-                count=count,
-                rest=rest,
-                from_outer=int(rng.integers(-30, 31)),
-                list=address(offsets),
-                parts=parts,
-                part_to=address(part_to),
-                part_from=address(part_from),
-            )
-            steps = outer * count + rest
-            starts = np.array(
-                [s // count * args.from_outer + offsets[s % count] for s in range(steps)], np.int64
-            )
-            q = np.arange(width)
-            part = np.searchsorted(part_to, q, side="right") - 1
-            here = starts[:, None] + part_from[part] + q - part_to[part]
-            reach = int((part_from + width - part_to).max()) + table.lanes
-            memory.check(
-                "pack_columns",
-                args,
-                (np.arange(steps)[:, None] * width + q).ravel(),
-                here.ravel(),
-                flush,
-                read_to=int(starts.max()) + reach if steps else 0,
-                write_to=steps * width + table.lanes,
-            )
 
 
 @covers("copy_rows")

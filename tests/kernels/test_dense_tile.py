@@ -71,6 +71,7 @@ class Tile:
             rest=rest,
             vec_outer=int(rng.integers(-30, 31)),
             list=address(self.list),
+            ahead=int(rng.integers(-(10**6), 10**6)),
         )
 
         def place(pages: Pages, size: int) -> Array:

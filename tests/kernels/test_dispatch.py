@@ -21,7 +21,6 @@ def test_structs_are_mirrored(oracle: ctypes.CDLL) -> None:
     mirrors = {
         "pc_dense_args": lib.DenseArgs,
         "pc_pack_args": lib.PackArgs,
-        "pc_columns_args": lib.ColumnsArgs,
         "pc_copy_args": lib.CopyArgs,
         "pc_weight_args": lib.WeightArgs,
         "pc_transpose_args": lib.TransposeArgs,
@@ -45,9 +44,8 @@ def test_structs_are_mirrored(oracle: ctypes.CDLL) -> None:
         ("pc_dense_args", "accumulate"),
         ("pc_dense_args", "vec"),
         ("pc_dense_args", "list"),
+        ("pc_dense_args", "ahead"),
         ("pc_pack_args", "row_step"),
-        ("pc_columns_args", "list"),
-        ("pc_columns_args", "part_from"),
         ("pc_copy_args", "from_column"),
         ("pc_kernels", "dense_vectors"),
         ("pc_weight_args", "vec"),
