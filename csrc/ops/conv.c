@@ -282,7 +282,17 @@ void pc_conv_forward(const pc_conv_geom *geom, void *out, const pc_tensor *in, c
     pc_pool_run(call->threads, run_thread, &pass);
 }
 
-/* The weight's channels lie c_step apart: geom->ic of them may be a block of more. */
+/* Backward the weight's channels lie c_step apart: geom->ic of them may be a block of more. */
+static bool weights_finite(const pc_pass *pass)
+{
+    bool finite = true;
+    for (int64_t o = 0; finite && o < pass->geom->oc; o++) {
+        const char *channel = pass->weight + o * pass->c_step * (int64_t)pc_dtype_size(pass->call->dtype);
+        finite = all_finite(channel, pass->rows * pass->p_step, pass->call->dtype);
+    }
+    return finite;
+}
+
 static void backward_input(const pc_conv_geom *geom, void *grad_in, const pc_tensor *grad_out, const void *weight,
                            int64_t c_step, const void *bias, pc_call *call)
 {
@@ -297,11 +307,15 @@ static void backward_input(const pc_conv_geom *geom, void *grad_in, const pc_ten
         const pc_sweep s = pc_sweep_at(geom, false, i);
         leaves = leaves || pc_sweep_leaves(&s);
     }
-    for (int64_t o = 0; leaves && !pass.exact && o < geom->oc; o++) {
-        pass.exact = !all_finite((const char *)weight + o * c_step * (int64_t)pc_dtype_size(call->dtype),
-                                 pass.rows * pass.p_step, call->dtype);
-    }
+    const int64_t outputs = geom->n * geom->ic * geom->ih * geom->iw, weights = geom->oc * pass.rows * pass.p_step;
+    const bool doubt = leaves && !pass.exact, first = weights <= outputs;
+    pass.exact = pass.exact || (doubt && first && !weights_finite(&pass));
     pc_pool_run(call->threads, run_thread, &pass);
+    /* An infinite weight times padding leaves its NaN in the output: where that is smaller, it is looked at instead. */
+    if (doubt && !first && !pc_stopped(call) && !all_finite(grad_in, outputs, call->dtype) && !weights_finite(&pass)) {
+        pass.exact = true;
+        pc_pool_run(call->threads, run_thread, &pass);
+    }
 }
 
 typedef struct {

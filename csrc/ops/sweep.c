@@ -10,7 +10,7 @@ enum {
     LINE = 64,
     WEIGHT_BYTES = 160 << 10, /* of packed weights: a part of L2 */
     PANEL_BYTES = 512 << 10,  /* of outputs that are not neighbours in memory, before they go there */
-    LIST = 16,                /* steps that a list should have at least, for the loop around it to cost nothing */
+    LIST = 48,                /* steps that a list should have at least, for the loop around it to cost nothing */
     TINY = 32,                /* outputs, and taps, of an axis that is worth counting out */
     SMALL = 128,              /* outputs of a map that shares its tiles with other samples, */
     ENOUGH = 256,             /* until there are so many */
