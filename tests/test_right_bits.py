@@ -133,6 +133,19 @@ def test_infinite_weight_over_padding(dtype: str) -> None:
 
 
 @parametrised
+@pytest.mark.parametrize("channels", [1, 20], ids="{} channels".format)
+@pytest.mark.parametrize("width", [3, 90], ids="{} wide".format)
+def test_infinite_weight_behind_the_gradient(channels: int, width: int, dtype: str) -> None:
+    """Whether there are more weights or more pixels: only cells that a gradient reaches."""
+    gy = np.ones((1, channels, 1, width), dtype)
+    w = np.ones((channels, 1, 1, 3), dtype)
+    w[-1, 0, 0, 0] = np.inf
+    gx = F.conv2d_backward(gy, np.ones((1, 1, 1, width), dtype), w, padding=(0, 1))[0][0, 0, 0]
+    assert np.isposinf(gx[:-1]).all()
+    assert gx[-1] == 2 * channels
+
+
+@parametrised
 @pytest.mark.parametrize("name", ["resnet", "gaps", "overlapping"])
 def test_pool_footprint_of_infinity_and_nan(name: str, dtype: str) -> None:
     """NaNs and infinities reach the windows that hold them, in both pools."""
