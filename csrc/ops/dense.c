@@ -24,7 +24,7 @@ typedef struct {
     const pc_pass *pass;
     const pc_cut *cut;
     pc_dense_work work;
-    bool exact;
+    bool exact, exact_y; /* bands */
     int64_t group, sweep_end;
     int64_t parts, sets, taps, outputs; /* of the item */
     int64_t placed;                     /* channels for which the places are there */
@@ -88,7 +88,7 @@ static pc_part first_part(pc_item *b, int64_t index)
     for (; part.sweep < b->sweep_end; part.sweep++) {
         enter_sweep(b, part.sweep);
         if (b->sweep.y.count > 0 && b->sweep.x.count > 0) {
-            part.y_end = pc_band_end(&b->sweep.y, 0, b->cut->band_h, b->exact);
+            part.y_end = pc_band_end(&b->sweep.y, 0, b->cut->band_h, b->exact_y);
             part.x_end = pc_band_end(&b->sweep.x, 0, b->cut->band_w, b->exact);
             break;
         }
@@ -113,7 +113,7 @@ static void next_part(pc_item *b, pc_part *part)
             *part = first_part(b, part->sweep + 1);
             return;
         }
-        part->y_end = pc_band_end(&b->sweep.y, part->y, b->cut->band_h, b->exact);
+        part->y_end = pc_band_end(&b->sweep.y, part->y, b->cut->band_h, b->exact_y);
     }
     part->x_end = pc_band_end(&b->sweep.x, part->x, b->cut->band_w, b->exact);
 }
@@ -442,6 +442,7 @@ void pc_dense_run(const pc_pass *pass, pc_range range, const pc_cut *cut, pc_den
                  .cut = cut,
                  .work = work,
                  .exact = cut->exact || pass->exact,
+                 .exact_y = cut->exact_y || pass->exact,
                  .sweep_index = -1,
                  .sweep_end = range.end};
     const int64_t share = pc_ceil_div(cut->blocks, cut->shares);

@@ -85,20 +85,20 @@ static int64_t slab_elements(const pc_sweep *s, const pc_cut *c, pc_dtype dtype)
     return step < 0 || step > INT64_MAX / 16 / c->channels ? INT64_MAX / 16 : step * c->channels;
 }
 
-/* The share of an axis' taps that read the source, over all outputs; for short axes only, 1 for long ones. */
+/* The share of an axis' taps that read the source, over all outputs; 1 for long windows, which are not counted out. */
 static double inside(const pc_axis *axis)
 {
-    if (axis->count > TINY || axis->taps > TINY) {
+    if (axis->taps > TINY) {
         return 1;
     }
-    int64_t taps = 0;
-    for (int64_t i = 0; i < axis->count; i++) {
-        for (int64_t k = 0; k < axis->taps; k++) {
-            const int64_t at = i * axis->stride + axis->base + k * axis->delta;
-            taps += at >= 0 && at < axis->size;
-        }
+    double taps = 0;
+    for (int64_t k = 0; k < axis->taps; k++) {
+        const int64_t offset = axis->base + k * axis->delta;
+        const int64_t enters = -pc_floor_div(offset, axis->stride);
+        const int64_t leaves = -pc_floor_div(offset - axis->size, axis->stride);
+        taps += (double)pc_max(0, pc_min(leaves, axis->count) - pc_max(enters, 0));
     }
-    return (double)taps / (double)(axis->count * axis->taps);
+    return taps / ((double)axis->count * (double)axis->taps);
 }
 
 /* Are vectors that end with each row so much emptier than vectors that run on, that a copy for each column tap pays?
@@ -173,7 +173,7 @@ pc_cut pc_cut_of(const pc_conv_geom *g, bool forward, pc_range range, bool skip,
     /* A tiny map under a large window reads mostly padding (a generator's first layer: 1x1 to 4x4, one tap of 16 per
      * pixel): then every pixel is a band of its own, and the samples fill the vectors. Other maps of a few pixels
      * let samples share their tiles, which fills the vectors and uses each packed weight more often. */
-    const double share = inside(&s.y) * inside(&s.x);
+    const double inside_y = inside(&s.y), share = inside_y * inside(&s.x);
     c.exact = skip && pixels < (double)(4 * tile) && share < 0.4;
     int64_t usual = sweeps > 1 ? taps_of(g->kh, g->kw) / sweeps : taps;
     usual = pc_max(1, c.exact ? (int64_t)ceil((double)taps * share) : usual);
@@ -182,6 +182,8 @@ pc_cut pc_cut_of(const pc_conv_geom *g, bool forward, pc_range range, bool skip,
     } else if (pixels <= SMALL && s.x.taps <= TINY) {
         c.samples = pc_min(g->n, pc_ceil_div(pc_ceil_div(ENOUGH, (int64_t)pixels), lanes) * lanes);
     }
+    /* Strong dilation: whole bands read nothing but padding with some tap. They are worth bands of their own. */
+    c.exact_y = c.exact || (skip && c.samples == 1 && inside_y < 0.9 && pixels >= (double)(8 * s.y.taps * tile));
     c.flat = s.x.split = c.exact || c.samples > 1 || runs_on(&s, rows, lanes);
 
     /* Channels: as many as stay in L1. */
@@ -225,7 +227,9 @@ pc_cut pc_cut_of(const pc_conv_geom *g, bool forward, pc_range range, bool skip,
     c.run = pc_max(1, pc_min(pc_min(parts / threads, MOST_PARTS), most / (h * w * c.samples)));
     c.run = pc_ceil_div(parts, pc_ceil_div(pc_ceil_div(parts, c.run), threads) * threads);
     const int64_t items = pc_ceil_div(parts, c.run) * g->g;
-    if (items % threads != 0 && items < 8 * threads) {
+    if (c.exact_y && !c.exact) {
+        c.shares = pc_min(threads, blocks); /* bands differ too much */
+    } else if (items % threads != 0 && items < 8 * threads) {
         const int64_t wanted = pc_ceil_div(bands, threads) * threads;
         if (c.band_w == s.x.count && s.y.count >= wanted * least_h) {
             c.band_h = pc_ceil_div(s.y.count, wanted);

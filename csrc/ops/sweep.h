@@ -15,7 +15,7 @@ typedef struct {
  * parts, of one group, with a share of the rows p. */
 typedef struct {
     bool flat;              /* outputs run on over the rows of a band, and x axes are split (slab.h) */
-    bool exact;             /* bands within which every tap is wholly inside the source or wholly outside */
+    bool exact, exact_y;    /* bands within which every tap (of the y axis) is wholly inside the source or outside */
     int64_t samples;        /* of a slab */
     int64_t channels;       /* of a slab, and of a block of packed weights */
     int64_t band_h, band_w; /* outputs of a slab, at most */

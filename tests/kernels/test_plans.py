@@ -103,6 +103,10 @@ CASES = {
         *("Conv2d", (16, 24, 1), {"stride": 2}, (2, 16, 17, 19)),
         *(dense(RUN_ON), dense(RUN_ON), None),
     ),
+    "exact-rows": Case(  # bands that leave out the taps of rows in padding
+        *("Conv2d", (32, 48, 3), {"padding": 12, "dilation": 12}, (1, 32, 33, 33)),
+        *(dense(RUN_ON), dense(RUN_ON), weight("input packed")),
+    ),
     "wide-padding": Case(
         *("Conv2d", (64, 64, 3), {"padding": 6, "dilation": 6}, (1, 64, 14, 14)),
         *(dense(RUN_ON), dense(RUN_ON), weight("input packed")),
@@ -148,6 +152,7 @@ POINTS: dict[str, Callable[[_plan.LayerPlan], bool]] = {
     "samples": lambda plan: plan.forward.blocks["samples"] > 1,
     "few-samples": lambda plan: plan.backward_input.blocks["samples"] > 1,
     "exact": lambda plan: plan.forward.blocks["exact"] == 1,
+    "exact-rows": lambda plan: plan.forward.blocks["exact_rows"] > plan.forward.blocks["exact"],
     "phases": lambda plan: plan.backward_input.phases == 4,
     "transposed": lambda plan: plan.forward.phases == 4,
     "unreached": lambda plan: plan.backward_input.phases == 1,
@@ -240,7 +245,7 @@ def check(plan: _plan.PassPlan, ran: Ran) -> None:
         assert plan.tile is not None
         same = {"tile_rows": plan.tile[0], "slab_channels": blocks["channels"]}
         same["slab_samples"] = blocks["samples"]
-        if not blocks["exact"]:
+        if not blocks["exact_rows"]:
             same |= {"slab_rows": blocks["band_rows"], "slab_columns": blocks["band_columns"]}
     elif plan.family == "weight tile":
         assert plan.tile is not None
