@@ -101,6 +101,24 @@ def test_last_block_of_a_padded_gradient(
     assert np.array_equal(got, reference.padded_backward(bordered, x.shape, sides, "circular"))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("stride", [1, 2])
+@in_child
+def test_bands_leave_out_taps_in_padding(stride: int, threads: int, dtype: str) -> None:
+    """Strong dilation down a tall map: most bands read only padding with some rows of the window."""
+    rng = np.random.default_rng(14)
+    size = 38 if stride == 1 else 75
+    x, w = whole(rng, (2, 5, size, size), dtype), whole(rng, (14, 5, 3, 3), dtype)
+    options = {"stride": stride, "padding": 12 * stride, "dilation": 12 * stride}
+    with pyconv.num_threads(threads):
+        y = F.conv2d(x, w, **options)
+        grad = whole(rng, y.shape, dtype)
+        gx = F.conv2d_backward(grad, x, w, **options, output_mask=(True, False, False))[0]
+    assert np.array_equal(y, reference.conv2d(x, w, **options))
+    assert np.array_equal(gx, reference.conv2d_backward(grad, x, w, **options)[0])
+
+
 @in_child
 def test_threads_share_the_kernel_rows_of_a_dilated_window() -> None:
     """With one input channel and few outputs there is nothing else that they could share."""
