@@ -106,7 +106,7 @@ def test_last_block_of_a_padded_gradient(
 @pytest.mark.parametrize("stride", [1, 2])
 @in_child
 def test_bands_leave_out_taps_in_padding(stride: int, threads: int, dtype: str) -> None:
-    """Strong dilation down a tall map: most bands read only padding with some rows of the window."""
+    """Strong dilation: most bands read only padding with some rows of the window."""
     rng = np.random.default_rng(14)
     size = 38 if stride == 1 else 75
     x, w = whole(rng, (2, 5, size, size), dtype), whole(rng, (14, 5, 3, 3), dtype)
