@@ -115,9 +115,9 @@ def linear_backward(
     return grad_input, grad_weight, grad_bias
 
 
-# Of rows. Fewer cost what reading the weights costs, and BLAS, which works them out a row at a time,
-# reads them best. But the threads of a BLAS that had more to do wait for more, awake, for as long as
-# a convolution takes: a quarter of a training step's time, on the cores that the convolutions need.
+# Of rows. Fewer cost what reading the weights costs, and a BLAS, a row at a time, reads them best.
+# With more, its threads work, and then wait for more, awake, for as long as a convolution takes: a
+# quarter of a training step's time, on the cores that the convolutions need.
 _MANY = 8
 
 
