@@ -1,25 +1,42 @@
-/* scratch.c: a short shelf of arenas under one lock.
+/* scratch.c: two shelves of blocks under one lock, oldest first.
  *
- * An arena carries its size in front of the memory that the caller sees. Giving one back puts it on the shelf, or
- * frees it when the shelf is full; taking one looks for the smallest that fits. Nothing is cleared.
- */
+ * A block carries its size in front of the memory that the caller sees. Giving one back puts it on its shelf, and the
+ * oldest make room for it; taking one looks for the smallest that fits. Nothing is cleared. */
 #include "base/scratch.h"
 
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 
-enum { SHELF = 8, ALIGNMENT = 64, HUGE_PAGE = 2 << 20, LARGE = 128 << 10 };
+#include "base/base.h"
+
+enum {
+    SLOTS = 64,
+    ALIGNMENT = 64,
+    HUGE_PAGE = 2 << 20,
+    LARGE_SCRATCH = 128 << 10, /* of this size on, huge pages */
+    LARGE_RESULT = 4 << 20,
+};
 
 typedef struct {
     size_t bytes; /* usable, behind the header */
     char pad[ALIGNMENT - sizeof(size_t)];
 } header;
 
+typedef struct {
+    header *block[SLOTS];
+    int count;
+    const int slots;
+    const size_t budget;
+    size_t kept;
+} shelf;
+
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static header *shelf[SHELF];
+static shelf scratches = {.slots = 8, .budget = SIZE_MAX};
+static shelf results = {.slots = SLOTS, .budget = 64 << 20};
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 /* A fork while another thread holds the lock would leave it held for ever in the child. */
@@ -27,88 +44,124 @@ static void before_fork(void) { pthread_mutex_lock(&lock); }
 static void after_fork(void) { pthread_mutex_unlock(&lock); }
 static void register_fork(void) { pthread_atfork(before_fork, after_fork, after_fork); }
 
-void *pc_scratch_take(size_t bytes)
+static header *take_out(shelf *s, int i)
 {
-    pthread_once(&once, register_fork);
-    header *arena = NULL;
+    header *block = s->block[i];
+    s->kept -= block->bytes;
+    s->count--;
+    memmove(&s->block[i], &s->block[i + 1], (size_t)(s->count - i) * sizeof *s->block);
+    return block;
+}
+
+/* The smallest block of `least` to `most` bytes. */
+static header *take(shelf *s, size_t least, size_t most)
+{
     int best = -1;
+    pthread_once(&once, register_fork);
     pthread_mutex_lock(&lock);
-    for (int i = 0; i < SHELF; i++) {
-        if (shelf[i] && shelf[i]->bytes >= bytes && (best < 0 || shelf[i]->bytes < shelf[best]->bytes)) {
+    for (int i = 0; i < s->count; i++) {
+        const size_t bytes = s->block[i]->bytes;
+        if (bytes >= least && bytes <= most && (best < 0 || bytes < s->block[best]->bytes)) {
             best = i;
         }
     }
-    if (best >= 0) {
-        arena = shelf[best];
-        shelf[best] = NULL;
-    }
+    header *block = best < 0 ? NULL : take_out(s, best);
     pthread_mutex_unlock(&lock);
-    if (!arena) {
-        if (bytes > SIZE_MAX / 2) {
-            return NULL;
-        }
-        /* Large arenas are huge pages: first touch is four times as fast, and a slab that spreads over seventy small
-         * pages misses the first-level TLB with every other load. */
-        size_t total = bytes + sizeof(header);
-        const bool large = total >= LARGE;
-        if (large) {
-            total = (total + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
-            bytes = total - sizeof(header);
-        }
-        void *memory = NULL;
-        if (posix_memalign(&memory, large ? HUGE_PAGE : ALIGNMENT, total) != 0) {
-            return NULL;
-        }
-#ifdef MADV_HUGEPAGE
-        if (large) {
-            madvise(memory, total, MADV_HUGEPAGE); /* advice: a refusal changes nothing */
-        }
-#endif
-        arena = memory;
-        arena->bytes = bytes;
-    }
-    return arena + 1;
+    return block;
 }
 
-void pc_scratch_give(void *scratch)
+/* Frees what makes room for `bytes` of a block more, all if that cannot be. */
+static void make_room(shelf *s, header *block)
 {
-    if (!scratch) {
-        return;
-    }
-    header *arena = (header *)scratch - 1;
+    header *freed[SLOTS];
+    int count = 0;
     pthread_mutex_lock(&lock);
-    int slot = -1;
-    for (int i = 0; i < SHELF; i++) {
-        if (!shelf[i]) {
-            slot = i;
-        }
+    while (s->count > 0 && (!block || s->count == s->slots || s->kept + block->bytes > s->budget)) {
+        freed[count++] = take_out(s, 0);
     }
-    if (slot < 0) { /* full: the smallest of all goes */
-        for (int i = 0; i < SHELF; i++) {
-            if (shelf[i]->bytes < arena->bytes) {
-                header *smaller = shelf[i];
-                shelf[i] = arena;
-                arena = smaller;
-            }
-        }
-    } else {
-        shelf[slot] = arena;
-        arena = NULL;
+    if (block) {
+        s->block[s->count++] = block;
+        s->kept += block->bytes;
     }
     pthread_mutex_unlock(&lock);
-    free(arena);
+    for (int i = 0; i < count; i++) {
+        free(freed[i]);
+    }
+}
+
+/* Large blocks are huge pages: first touch is four times as fast, and a slab that spreads over seventy small pages misses
+ * the first-level TLB with every other load. */
+static void *allocate(size_t total, bool huge)
+{
+    void *memory = NULL;
+    const size_t alignment = huge ? HUGE_PAGE : ALIGNMENT;
+    if (posix_memalign(&memory, alignment, total) != 0) {
+        pc_scratch_release();
+        if (posix_memalign(&memory, alignment, total) != 0) {
+            return NULL;
+        }
+    }
+#ifdef MADV_HUGEPAGE
+    if (huge) {
+        madvise(memory, total, MADV_HUGEPAGE); /* advice: a refusal changes nothing */
+    }
+#endif
+    header *block = memory;
+    block->bytes = total - sizeof(header);
+    return block;
+}
+
+void *pc_scratch_take(size_t bytes)
+{
+    header *block = take(&scratches, bytes, SIZE_MAX);
+    if (!block && bytes <= SIZE_MAX / 2) {
+        size_t total = bytes + sizeof(header);
+        const bool large = total >= LARGE_SCRATCH;
+        if (large) {
+            total = (total + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+        }
+        block = allocate(total, large);
+    }
+    return block ? block + 1 : NULL;
+}
+
+void *pc_result_take(size_t bytes)
+{
+    if (bytes > SIZE_MAX / 2) {
+        return NULL;
+    }
+    header *block = take(&results, bytes, bytes + bytes / 8);
+    block = block ? block : allocate(bytes + sizeof(header), bytes >= LARGE_RESULT);
+    return block ? block + 1 : NULL;
+}
+
+static void give(shelf *s, void *memory)
+{
+    header *block = memory ? (header *)memory - 1 : NULL;
+    if (block && block->bytes > s->budget) {
+        free(block);
+    } else if (block) {
+        make_room(s, block);
+    }
+}
+
+void pc_scratch_give(void *scratch) { give(&scratches, scratch); }
+
+void pc_result_give(void *result) { give(&results, result); }
+
+void *pc_result_resize(void *result, size_t bytes)
+{
+    void *moved = pc_result_take(bytes);
+    if (moved && result) {
+        const size_t had = ((header *)result - 1)->bytes;
+        memcpy(moved, result, had < bytes ? had : bytes);
+        pc_result_give(result);
+    }
+    return moved;
 }
 
 void pc_scratch_release(void)
 {
-    header *freed[SHELF];
-    pthread_mutex_lock(&lock);
-    for (int i = 0; i < SHELF; i++) {
-        freed[i] = shelf[i];
-        shelf[i] = NULL;
-    }
-    pthread_mutex_unlock(&lock);
-    for (int i = 0; i < SHELF; i++) {
-        free(freed[i]);
-    }
+    make_room(&scratches, NULL);
+    make_room(&results, NULL);
 }

@@ -87,4 +87,7 @@ bool pc_refuse_grad_shape(const char *who, PyObject *got, PyObject *expected);
 /* (n, c, h, w), or (c, h, w) for rank 3: a tuple */
 PyObject *pc_shape_object(const int64_t shape[4], int rank);
 
+/* Nothing that np.asarray understands, but DLPack: np.asarray would wrap it in an object array. */
+bool pc_speaks_dlpack_only(PyObject *value);
+
 #endif

@@ -17,9 +17,13 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "base/scratch.h"
 #include "py/args.h"
 
 #define AS_ARRAY(object) ((PyArrayObject *)(object))
+#define PARAMETER "pyconv parameter"
+
+enum { SMALL_RESULT = 64 << 10 }; /* bytes, about: the C library keeps those */
 
 _Static_assert(sizeof(npy_intp) == sizeof(int64_t), "sizes are 64 bits wide here and in NumPy");
 
@@ -102,32 +106,11 @@ const char *pc_dtype_name(pc_dtype dtype) { return dtype == PC_F32 ? "float32" :
 
 /* ---- in ---- */
 
-/* Interned, so that asking often does not fill the interpreter's cache of attributes with names that nobody else has. */
-static bool has_attribute(PyObject *value, const char *name)
-{
-    PyObject *interned = PyUnicode_InternFromString(name);
-    bool has = interned && PyObject_HasAttr(value, interned);
-    Py_XDECREF(interned);
-    PyErr_Clear();
-    return has;
-}
-
-/* Nothing that np.asarray understands, but DLPack: np.asarray would wrap it in an object array. */
-static bool speaks_dlpack_only(PyObject *value)
-{
-    return has_attribute(value, "__dlpack__") && !has_attribute(value, "__array__") &&
-           !has_attribute(value, "__array_interface__") && !has_attribute(value, "__array_struct__") &&
-           !PyObject_CheckBuffer(value);
-}
-
 static PyObject *from_dlpack(PyObject *value)
 {
     PyObject *numpy = PyImport_ImportModule("numpy");
-    if (!numpy) {
-        return NULL;
-    }
-    PyObject *array = PyObject_CallMethod(numpy, "from_dlpack", "O", value);
-    Py_DECREF(numpy);
+    PyObject *array = numpy ? PyObject_CallMethod(numpy, "from_dlpack", "O", value) : NULL;
+    Py_XDECREF(numpy);
     if (array && !PyArray_CheckExact(array)) {
         Py_DECREF(array);
         PyErr_SetString(PyExc_TypeError, "numpy.from_dlpack returned no array");
@@ -144,7 +127,7 @@ static PyObject *as_plain_array(PyObject *value)
     if (PyArray_Check(value)) {
         return PyArray_View(AS_ARRAY(value), NULL, &PyArray_Type);
     }
-    if (speaks_dlpack_only(value)) {
+    if (pc_speaks_dlpack_only(value)) {
         return from_dlpack(value);
     }
     return PyArray_FromAny(value, NULL, 0, 0, NPY_ARRAY_ENSUREARRAY, NULL);
@@ -390,13 +373,51 @@ bool pc_check_grad_like(const char *who, PyObject *grad_output, PyObject *shape)
 
 /* ---- out ---- */
 
+static void *take_result(void *Py_UNUSED(context), size_t bytes) { return pc_result_take(bytes); }
+
+static void *take_zeros(void *Py_UNUSED(context), size_t count, size_t size)
+{
+    void *result = size > 0 && count > SIZE_MAX / size ? NULL : pc_result_take(count * size);
+    return result ? memset(result, 0, count * size) : NULL;
+}
+
+static void *resize_result(void *Py_UNUSED(context), void *had, size_t bytes) { return pc_result_resize(had, bytes); }
+
+static void give_result(void *Py_UNUSED(context), void *result, size_t Py_UNUSED(bytes)) { pc_result_give(result); }
+
+static const PyDataMem_Handler result_memory = {
+    "pyconv", 1, {NULL, take_result, take_zeros, resize_result, give_result}};
+
+/* What is not small lies in memory that is kept when the array goes (base/scratch.h). */
+static PyObject *fresh_array(int rank, npy_intp *sizes, int number)
+{
+    double bytes = sizeof(double);
+    for (int i = 0; i < rank; i++) {
+        bytes *= (double)sizes[i];
+    }
+    if (bytes < SMALL_RESULT) {
+        return PyArray_EMPTY(rank, sizes, number, 0);
+    }
+    PyObject *handler = PyCapsule_New((void *)&result_memory, "mem_handler", NULL);
+    PyObject *before = handler ? PyDataMem_SetHandler(handler) : NULL;
+    PyObject *array = before ? PyArray_EMPTY(rank, sizes, number, 0) : NULL;
+    PyObject *after = before ? PyDataMem_SetHandler(before) : NULL;
+    if (!after) {
+        Py_CLEAR(array);
+    }
+    Py_XDECREF(handler);
+    Py_XDECREF(before);
+    Py_XDECREF(after);
+    return array;
+}
+
 static PyObject *new_array(int rank, const int64_t *shape, int number, const char *who, const char *name)
 {
     npy_intp sizes[4];
     for (int i = 0; i < rank; i++) {
         sizes[i] = (npy_intp)shape[i];
     }
-    PyObject *array = PyArray_EMPTY(rank, sizes, number, 0);
+    PyObject *array = fresh_array(rank, sizes, number);
     if (!array && is_memory_failure()) {
         PyErr_Clear();
         PyObject *tuple = PyArray_IntTupleFromIntp(rank, sizes);
@@ -433,7 +454,7 @@ PyObject *pc_array_new_vector(int64_t size, pc_dtype dtype, const char *who, con
 
 PyObject *pc_array_new_like(PyObject *array, pc_dtype dtype, const char *who, const char *name)
 {
-    PyObject *fresh = PyArray_NewLikeArray(AS_ARRAY(array), NPY_CORDER, PyArray_DescrFromType(type_number(dtype)), 0);
+    PyObject *fresh = fresh_array(PyArray_NDIM(AS_ARRAY(array)), PyArray_DIMS(AS_ARRAY(array)), type_number(dtype));
     if (!fresh && is_memory_failure()) {
         PyErr_Clear();
         PyObject *shape = pc_array_shape_object(array);
@@ -446,9 +467,7 @@ PyObject *pc_array_new_like(PyObject *array, pc_dtype dtype, const char *who, co
 
 PyObject *pc_array_copy(PyObject *array) { return PyArray_NewCopy(AS_ARRAY(array), NPY_CORDER); }
 
-enum { PARAMETER_ALIGNMENT = 64 };
-
-static void free_storage(PyObject *capsule) { PyMem_RawFree(PyCapsule_GetContext(capsule)); }
+static void free_storage(PyObject *capsule) { pc_result_give(PyCapsule_GetPointer(capsule, PARAMETER)); }
 
 /* The memory belongs to a capsule, not to the array, so ndarray.resize always refuses: nothing that is done to the
  * array object can take the storage away while somebody computes with it. Between the two stands one more array: NumPy
@@ -462,20 +481,18 @@ PyObject *pc_parameter_new(int rank, const int64_t *shape, pc_dtype dtype, const
         sizes[i] = (npy_intp)shape[i];
         overflow |= pc_mul(&bytes, bytes, shape[i]);
     }
-    overflow |= pc_add(&bytes, bytes, PARAMETER_ALIGNMENT) || bytes > PY_SSIZE_T_MAX;
-    char *memory = overflow ? NULL : PyMem_RawCalloc(1, (size_t)bytes);
-    if (!memory) {
+    void *data = overflow ? NULL : pc_result_take((size_t)bytes);
+    if (!data) {
         PyObject *tuple = PyArray_IntTupleFromIntp(rank, sizes);
         if (tuple) {
             no_memory(who, "", name, tuple, pc_dtype_name(dtype));
         }
         return NULL;
     }
-    char *data = memory + (PARAMETER_ALIGNMENT - (uintptr_t)memory % PARAMETER_ALIGNMENT) % PARAMETER_ALIGNMENT;
-    PyObject *capsule = PyCapsule_New(data, "pyconv parameter", free_storage);
-    if (!capsule || PyCapsule_SetContext(capsule, memory) < 0) {
-        Py_XDECREF(capsule); /* without a context its destructor frees nothing */
-        PyMem_RawFree(memory);
+    memset(data, 0, (size_t)bytes);
+    PyObject *capsule = PyCapsule_New(data, PARAMETER, free_storage);
+    if (!capsule) {
+        pc_result_give(data);
         return NULL;
     }
     PyObject *array = PyArray_SimpleNewFromData(rank, sizes, type_number(dtype), data);

@@ -1,5 +1,5 @@
 /* objects.c: numbers and shapes back into Python objects, and the arguments of one dimension, which are those of two
- * with a height in front. See args.h. */
+ * with a height in front; what an object speaks. See args.h. */
 #include "py/args.h"
 
 bool pc_dict_take(PyObject *dict, const char *name, PyObject *value)
@@ -87,4 +87,21 @@ bool pc_refuse_grad_shape(const char *who, PyObject *got, PyObject *expected)
     Py_XDECREF(got);
     Py_XDECREF(expected);
     return false;
+}
+
+/* Interned, so that asking often does not fill the interpreter's cache of attributes with names that nobody else has. */
+static bool has_attribute(PyObject *value, const char *name)
+{
+    PyObject *interned = PyUnicode_InternFromString(name);
+    bool has = interned && PyObject_HasAttr(value, interned);
+    Py_XDECREF(interned);
+    PyErr_Clear();
+    return has;
+}
+
+bool pc_speaks_dlpack_only(PyObject *value)
+{
+    return has_attribute(value, "__dlpack__") && !has_attribute(value, "__array__") &&
+           !has_attribute(value, "__array_interface__") && !has_attribute(value, "__array_struct__") &&
+           !PyObject_CheckBuffer(value);
 }

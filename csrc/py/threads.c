@@ -63,7 +63,7 @@ PyDoc_STRVAR(set_num_threads_doc, "set_num_threads($module, n, /)\n--\n\n"
 PyDoc_STRVAR(get_num_threads_doc, "get_num_threads($module, /)\n--\n\n"
                                   "How many threads a call made here would use at most.");
 PyDoc_STRVAR(release_workspace_doc, "release_workspace($module, /)\n--\n\n"
-                                    "Give the memory kept for the next call back to the system.");
+                                    "Give the memory that is kept for workspaces and results back to the system.");
 
 static PyMethodDef methods[] = {
     {"set_num_threads", set_num_threads, METH_O, set_num_threads_doc},
