@@ -119,6 +119,22 @@ def test_bands_leave_out_taps_in_padding(stride: int, threads: int, dtype: str) 
     assert np.array_equal(gx, reference.conv2d_backward(grad, x, w, **options)[0])
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("window", [(2, 2), (1, 3), (5, 4)], ids=str)
+@in_child
+def test_windows_that_tile_the_output(window: list[int], threads: int, dtype: str) -> None:
+    """Pixels of a window as rows of a 1x1 convolution: groups, bias, samples, several panels."""
+    rng = np.random.default_rng(15)
+    for n, groups, ic, oc, size in ((3, 2, 4, 6, (5, 7)), (2, 1, 40, 90, (18, 31))):
+        x = whole(rng, (n, ic, *size), dtype)
+        w, b = whole(rng, (ic, oc // groups, *window), dtype), whole(rng, (oc,), dtype)
+        with pyconv.num_threads(threads):
+            y = F.conv_transpose2d(x, w, b, stride=tuple(window), groups=groups)
+        expected = reference.conv_transpose2d(x, w, b, stride=tuple(window), groups=groups)
+        assert np.array_equal(y, expected)
+
+
 @in_child
 def test_threads_share_the_kernel_rows_of_a_dilated_window() -> None:
     """With one input channel and few outputs there is nothing else that they could share."""

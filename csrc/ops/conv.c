@@ -39,7 +39,7 @@ enum {
 /* Without its data. `skip` means that finite weights may skip. */
 static pc_pass forward_pass(const pc_conv_geom *geom, pc_dtype dtype, pc_call *call)
 {
-    pc_pass pass = {.geom = geom,
+    pc_pass pass = {.geom = *geom,
                     .call = call,
                     .kernels = pc_kernels_for(dtype),
                     .forward = true,
@@ -47,38 +47,64 @@ static pc_pass forward_pass(const pc_conv_geom *geom, pc_dtype dtype, pc_call *c
                     .depth = geom->ic / geom->g,
                     .out_h = geom->oh,
                     .out_w = geom->ow,
-                    .c_step = geom->kh * geom->kw};
+                    .c_step = geom->kh * geom->kw,
+                    .window_h = 1,
+                    .window_w = 1};
     pass.p_step = pass.depth * pass.c_step;
     const int64_t padding = pc_max(pc_max(geom->pt, geom->pb), pc_max(geom->pl, geom->pr));
     pass.skip = geom->pad_mode == PC_PAD_ZEROS && padding >= WIDE_PADDING;
     return pass;
 }
 
-static pc_pass backward_pass(const pc_conv_geom *geom, pc_dtype dtype, pc_call *call)
+/* Where windows tile the output each pixel of one meets one tap, and all read the same source: then each channel is as
+ * many rows p as the window has pixels, of a 1x1 convolution. */
+static bool tiles_output(const pc_conv_geom *g)
 {
-    return (pc_pass){.geom = geom,
-                     .call = call,
-                     .kernels = pc_kernels_for(dtype),
-                     .skip = true,
-                     .rows = geom->ic / geom->g,
-                     .depth = geom->oc / geom->g,
-                     .out_h = geom->ih,
-                     .out_w = geom->iw,
-                     .p_step = geom->kh * geom->kw,
-                     .c_step = geom->ic / geom->g * geom->kh * geom->kw};
+    const bool dense = (g->dh == 1 || g->kh == 1) && (g->dw == 1 || g->kw == 1);
+    return dense && g->kh == g->sh && g->kw == g->sw && g->pt == 0 && g->pl == 0 && g->ih == g->oh * g->kh &&
+           g->iw == g->ow * g->kw;
 }
 
-static bool is_empty(const pc_pass *pass) { return pass->geom->n == 0 || pass->out_h == 0 || pass->out_w == 0; }
+static pc_pass backward_pass(const pc_conv_geom *geom, pc_dtype dtype, pc_call *call)
+{
+    pc_pass pass = {.geom = *geom,
+                    .call = call,
+                    .kernels = pc_kernels_for(dtype),
+                    .skip = true,
+                    .depth = geom->oc / geom->g,
+                    .p_step = geom->kh * geom->kw,
+                    .c_step = geom->ic / geom->g * geom->kh * geom->kw,
+                    .window_h = 1,
+                    .window_w = 1};
+    pc_conv_geom *g = &pass.geom;
+    if (tiles_output(g)) {
+        pass.window_h = g->kh;
+        pass.window_w = g->kw;
+        pass.p_step = 1;
+        g->ic *= g->kh * g->kw;
+        g->ih = g->oh;
+        g->iw = g->ow;
+        g->kh = g->kw = g->sh = g->sw = 1;
+    }
+    pass.rows = g->ic / g->g;
+    pass.out_h = g->ih;
+    pass.out_w = g->iw;
+    return pass;
+}
+
+static bool is_empty(const pc_pass *pass) { return pass->geom.n == 0 || pass->out_h == 0 || pass->out_w == 0; }
 
 /* The cuts of a pass one after the other, each for a range of its sweeps. Begins with {0, 0}; false behind the last. */
 static bool next_range(const pc_pass *pass, pc_dtype dtype, pc_range *range)
 {
-    return !is_empty(pass) && pc_next_range(pass->geom, pass->forward, pass->rows, dtype, range);
+    return !is_empty(pass) && pc_next_range(&pass->geom, pass->forward, pass->rows, dtype, range);
 }
 
 static pc_cut cut_of(const pc_pass *pass, pc_range range, bool skip, pc_dtype dtype, int threads)
 {
-    return pc_cut_of(pass->geom, pass->forward, range, skip, pass->depth, pass->rows, pass->kernels, dtype, threads);
+    const bool spread = pass->window_h * pass->window_w > 1;
+    return pc_cut_of(&pass->geom, pass->forward, range, skip, spread, pass->depth, pass->rows, pass->kernels, dtype,
+                     threads);
 }
 
 /* ---- a thread's share ---------------------------------------------------------------------------------------- */
@@ -115,7 +141,7 @@ static void fill(const pc_pass *pass, int64_t at, int64_t count, int64_t step, i
 /* Input gradient: the pixels between the sublattices, where the stride jumps over whole pixels. */
 static void fill_unreached(const pc_pass *pass, int index, int count)
 {
-    const pc_conv_geom *g = pass->geom;
+    const pc_conv_geom *g = &pass->geom;
     if (pass->forward || (pc_remainders(g->sh, g->dh, g->kh) == g->sh && pc_remainders(g->sw, g->dw, g->kw) == g->sw)) {
         return;
     }
@@ -286,7 +312,7 @@ void pc_conv_forward(const pc_conv_geom *geom, void *out, const pc_tensor *in, c
 static bool weights_finite(const pc_pass *pass)
 {
     bool finite = true;
-    for (int64_t o = 0; finite && o < pass->geom->oc; o++) {
+    for (int64_t o = 0; finite && o < pass->geom.oc; o++) {
         const char *channel = pass->weight + o * pass->c_step * (int64_t)pc_dtype_size(pass->call->dtype);
         finite = all_finite(channel, pass->rows * pass->p_step, pass->call->dtype);
     }
@@ -303,8 +329,8 @@ static void backward_input(const pc_conv_geom *geom, void *grad_in, const pc_ten
     pass.out = grad_in;
     pass.c_step = c_step;
     bool leaves = false;
-    for (int64_t i = 0; i < pc_sweep_count(geom, false); i++) {
-        const pc_sweep s = pc_sweep_at(geom, false, i);
+    for (int64_t i = 0; i < pc_sweep_count(&pass.geom, false); i++) {
+        const pc_sweep s = pc_sweep_at(&pass.geom, false, i);
         leaves = leaves || pc_sweep_leaves(&s);
     }
     const int64_t outputs = geom->n * geom->ic * geom->ih * geom->iw, weights = geom->oc * pass.rows * pass.p_step;
@@ -400,7 +426,7 @@ static int64_t count_items(const pc_pass *pass)
     for (pc_range r = {0, 0}; next_range(pass, dtype, &r);) {
         const pc_cut c = cut_of(pass, r, pass->skip, dtype, pass->call->threads);
         const double bands = (double)pc_ceil_div(pass->out_h, c.band_h) * (double)pc_ceil_div(pass->out_w, c.band_w);
-        if ((double)pc_ceil_div(pass->geom->n, c.samples) * bands > MANY_PARTS) {
+        if ((double)pc_ceil_div(pass->geom.n, c.samples) * bands > MANY_PARTS) {
             return -1;
         }
         pc_slice slice = pc_slice_of(pass->call, 0);
@@ -416,7 +442,7 @@ static void explain_cut(const pc_pass *pass, pc_range range, const pc_cut *c, pc
     plan->family = "dense tile";
     plan->form = c->flat ? "rows run on" : "row by row";
     plan->kernel = "dense_tile";
-    plan->phases = pc_sweep_count(pass->geom, pass->forward);
+    plan->phases = pc_sweep_count(&pass->geom, pass->forward);
     plan->tile_rows = pc_ceil_div(pass->rows, c->blocks);
     plan->tile_vectors = c->tile / pass->kernels->lanes;
     plan->items = count_items(pass);

@@ -18,7 +18,10 @@
 #include <assert.h>
 #include <string.h>
 
-enum { STRIP = 16 }; /* channels: their weights stay in L1 while all blocks of rows take theirs */
+enum {
+    STRIP = 16,    /* channels: their weights stay in L1 while all blocks of rows take theirs */
+    MOST_ROWS = 8, /* of a tile, on any ISA */
+};
 
 typedef struct {
     const pc_pass *pass;
@@ -39,7 +42,8 @@ typedef struct {
 /* Where the panel's columns lie in the output: samples fastest, then columns, then rows. */
 typedef struct {
     int64_t samples, width, rows;
-    int64_t sample_step, plane_step, y_step, x_step;
+    int64_t sample_step, y_step, x_step;
+    int64_t row_step; /* in the panel, from one p to the next */
 } pc_panel_place;
 
 #define T float
@@ -75,7 +79,7 @@ pc_dense_work pc_dense_lay(pc_slice *slice, const pc_cut *c, pc_dtype dtype)
 static void enter_sweep(pc_item *b, int64_t index)
 {
     if (b->sweep_index != index) {
-        b->sweep = pc_sweep_at(b->pass->geom, b->pass->forward, index);
+        b->sweep = pc_sweep_at(&b->pass->geom, b->pass->forward, index);
         b->sweep.x.split = b->cut->flat;
         b->sweep_index = index;
     }
@@ -101,7 +105,7 @@ static void next_part(pc_item *b, pc_part *part)
 {
     enter_sweep(b, part->sweep);
     part->sample += b->cut->samples;
-    if (part->sample < b->pass->geom->n) {
+    if (part->sample < b->pass->geom.n) {
         return;
     }
     part->sample = 0;
@@ -130,8 +134,8 @@ static bool add_part(pc_item *b, const pc_part *part)
     const int64_t rows = part->y_end - part->y, columns = part->x_end - part->x;
     const pc_part *last = b->parts > 0 ? &b->work.part[b->parts - 1] : NULL;
     pc_part added = *part;
-    added.samples = pc_min(cut->samples, b->pass->geom->n - part->sample);
-    added.direct = cut->samples == 1 && s->x_step == 1 &&
+    added.samples = pc_min(cut->samples, b->pass->geom.n - part->sample);
+    added.direct = cut->samples == 1 && s->x_step == 1 && !cut->spread &&
                    (!cut->flat || rows == 1 || (columns == b->pass->out_w && s->y_step == 1));
     added.taps_y = pc_band_taps(&s->y, part->y, rows, b->pass->skip, &added.tap_y);
     added.taps_x = pc_band_taps(&s->x, part->x, columns, b->pass->skip, &added.tap_x);
@@ -200,7 +204,7 @@ static int64_t set_offset(const pc_item *b, const pc_part *part, int64_t channel
 static int64_t weight_tap(const pc_item *b, const pc_part *part, int64_t r, int64_t t)
 {
     const pc_axis *y = &b->sweep.y, *x = &b->sweep.x;
-    return (y->weight_first + (part->tap_y + r) * y->weight_step) * b->pass->geom->kw + x->weight_first +
+    return (y->weight_first + (part->tap_y + r) * y->weight_step) * b->pass->geom.kw + x->weight_first +
            (part->tap_x + t) * x->weight_step;
 }
 
@@ -310,6 +314,22 @@ typedef struct {
     int64_t first, p_step, y_step;
 } pc_target;
 
+/* Where rows p .. begin: at their channel's bias, which the rows of a window share. */
+static const void *init_of(const pc_item *b, int64_t p, int64_t rows, void *spread)
+{
+    const pc_pass *pass = b->pass;
+    const int64_t size = (int64_t)pc_dtype_size(pass->call->dtype), first = b->group * pass->rows + p;
+    if (!pass->init || !b->cut->spread) {
+        return pass->init ? pass->init + first * size : NULL;
+    }
+    assert(rows <= MOST_ROWS);
+    for (int64_t i = 0; i < rows; i++) {
+        const char *init = pass->init + (first + i) / (pass->window_h * pass->window_w) * size;
+        memcpy((char *)spread + i * size, init, (size_t)size);
+    }
+    return spread;
+}
+
 /* Blocks first .. last-1, whose packed weights are there, over all columns of the slab. */
 static void run_blocks(const pc_item *b, const pc_target *to, int64_t first, int64_t last, int64_t channel,
                        int64_t channels)
@@ -321,6 +341,7 @@ static void run_blocks(const pc_item *b, const pc_target *to, int64_t first, int
     const int64_t rows = b->cut->flat ? 1 : slab->y.count;
     const int64_t length = (b->cut->flat ? slab->y.count : 1) * slab->x.count * slab->samples;
     const int64_t top = pc_block_row(b->cut, pass->rows, first);
+    double spread_init[MOST_ROWS];
     const int64_t step = block_step(b, channels) * size, set = set_offset(b, b->part, channels) * size;
     pc_dense_args tile = {.out_step = to->p_step,
                           .init_step = 1,
@@ -339,7 +360,7 @@ static void run_blocks(const pc_item *b, const pc_target *to, int64_t first, int
                 tile.rows = pc_block_row(b->cut, pass->rows, i + 1) - p;
                 tile.ahead = i + 1 < last ? tile.rows * to->p_step : (top - p) * to->p_step + tile.columns;
                 tile.scal = (char *)b->work.weights + (i - first) * step + set;
-                tile.init = pass->init ? pass->init + (b->group * pass->rows + p) * size : NULL;
+                tile.init = init_of(b, p, tile.rows, spread_init);
                 tile.out = to->data + ((p - to->first) * to->p_step + j * to->y_step + q) * size;
                 pass->kernels->dense_tile(&tile);
             }
@@ -357,7 +378,7 @@ static char *output_of(const pc_item *b)
     const pc_pass *pass = b->pass;
     const pc_sweep *s = &b->sweep;
     const int64_t y = s->y0 + b->part->y * s->y_step, x = s->x0 + b->part->x * s->x_step;
-    const int64_t plane = b->part->sample * pass->rows * pass->geom->g + b->group * pass->rows;
+    const int64_t plane = b->part->sample * pass->rows * pass->geom.g + b->group * pass->rows;
     return pass->out + ((plane * pass->out_h + y) * pass->out_w + x) * (int64_t)pc_dtype_size(pass->call->dtype);
 }
 
@@ -381,19 +402,29 @@ static pc_target target_of(const pc_item *b, int64_t p, int64_t rows)
 static void write_panel(const pc_item *b, int64_t p, int64_t rows)
 {
     const pc_pass *pass = b->pass;
-    const int64_t plane = pass->out_h * pass->out_w;
+    const int64_t high = pass->window_h, wide = pass->window_w, window = high * wide;
+    const int64_t width = pass->out_w * wide, plane = pass->out_h * high * width;
+    const int64_t planes = pass->rows / window;
     const pc_panel_place place = {.samples = b->slab.samples,
                                   .width = b->slab.x.count,
                                   .rows = b->slab.y.count,
-                                  .sample_step = pass->rows * pass->geom->g * plane,
-                                  .plane_step = plane,
-                                  .y_step = b->sweep.y_step * pass->out_w,
-                                  .x_step = b->sweep.x_step};
+                                  .sample_step = planes * pass->geom.g * plane,
+                                  .y_step = b->sweep.y_step * high * width,
+                                  .x_step = b->sweep.x_step * wide,
+                                  .row_step = b->slab.y.count * b->slab.x.count * b->slab.samples};
+    const int64_t y = (b->sweep.y0 + b->part->y * b->sweep.y_step) * high;
+    const int64_t x = (b->sweep.x0 + b->part->x * b->sweep.x_step) * wide;
+    const int64_t first = (b->part->sample * pass->geom.g + b->group) * planes;
     const char *panel = target_of(b, p, rows).data;
-    if (pass->call->dtype == PC_F32) {
-        write_panel_f32(&place, (float *)output_of(b) + p * plane, (const float *)panel, rows);
-    } else {
-        write_panel_f64(&place, (double *)output_of(b) + p * plane, (const double *)panel, rows);
+    for (int64_t i = 0, taken; i < rows; i += taken) { /* pixels of a window's row lie side by side */
+        const int64_t channel = (p + i) / window, k = (p + i) % window;
+        const int64_t to = ((first + channel) * plane + (y + k / wide) * width) + x + k % wide;
+        taken = pc_min(rows - i, wide - k % wide);
+        if (pass->call->dtype == PC_F32) {
+            write_panel_f32(&place, (float *)pass->out + to, (const float *)panel + i * place.row_step, taken);
+        } else {
+            write_panel_f64(&place, (double *)pass->out + to, (const double *)panel + i * place.row_step, taken);
+        }
     }
 }
 
@@ -451,7 +482,7 @@ void pc_dense_run(const pc_pass *pass, pc_range range, const pc_cut *cut, pc_den
         while (part.sweep < range.end && add_part(&b, &part)) {
             next_part(&b, &part);
         }
-        for (b.group = 0; b.group < pass->geom->g; b.group++) {
+        for (b.group = 0; b.group < pass->geom.g; b.group++) {
             for (int64_t i = 0; i < cut->blocks; i += share) {
                 if ((*item)++ % count != index) {
                     continue;

@@ -12,7 +12,7 @@
 
 /* What forward and input gradient share, and what their names for it are. */
 typedef struct {
-    const pc_conv_geom *geom;
+    pc_conv_geom geom; /* of the sweeps; see `window` */
     const pc_tensor *source;
     const char *weight, *init;
     char *out;
@@ -23,6 +23,8 @@ typedef struct {
     int64_t rows, depth; /* outputs and source channels of a group */
     int64_t out_h, out_w;
     int64_t p_step, c_step; /* in the weight */
+    int64_t window_h,
+        window_w; /* each channel is so many rows p, one for each pixel of a window that tiles the output */
 } pc_pass;
 
 /* A piece of an item: a band of one sweep, of a block of samples, and which taps it reads. */

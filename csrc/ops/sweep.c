@@ -158,8 +158,8 @@ int64_t pc_together(const pc_cut *cut, int64_t taps)
     return pc_max(1, pc_min(cut->channels, LIST / pc_max(1, taps)));
 }
 
-pc_cut pc_cut_of(const pc_conv_geom *g, bool forward, pc_range range, bool skip, int64_t depth, int64_t rows,
-                 const pc_kernels *kernels, pc_dtype dtype, int threads)
+pc_cut pc_cut_of(const pc_conv_geom *g, bool forward, pc_range range, bool skip, bool spread, int64_t depth,
+                 int64_t rows, const pc_kernels *kernels, pc_dtype dtype, int threads)
 {
     pc_sweep s = largest(g, forward, range);
     const int64_t sweeps = range.end - range.first;
@@ -168,7 +168,8 @@ pc_cut pc_cut_of(const pc_conv_geom *g, bool forward, pc_range range, bool skip,
     const int64_t tile = kernels->dense_vectors[pc_ceil_div(rows, blocks) - 1] * lanes;
     const double pixels = (double)s.y.count * (double)s.x.count;
     const int64_t taps = taps_of(s.y.taps, s.x.taps);
-    pc_cut c = {.samples = 1, .band_h = s.y.count, .band_w = s.x.count, .blocks = blocks, .shares = 1};
+    pc_cut c = {
+        .samples = 1, .band_h = s.y.count, .band_w = s.x.count, .blocks = blocks, .shares = 1, .spread = spread};
 
     /* A tiny map under a large window reads mostly padding (a generator's first layer: 1x1 to 4x4, one tap of 16 per
      * pixel): then every pixel is a band of its own, and the samples fill the vectors. Other maps of a few pixels
@@ -222,7 +223,7 @@ pc_cut pc_cut_of(const pc_conv_geom *g, bool forward, pc_range range, bool skip,
     const int64_t h = c.exact ? 1 : c.band_h, w = c.exact ? 1 : c.band_w;
     const int64_t bands = pc_ceil_div(s.y.count, h) * pc_ceil_div(s.x.count, w);
     const int64_t parts = pc_ceil_div(g->n, c.samples) * bands * sweeps;
-    const bool apart = c.samples > 1 || s.x_step > 1 || c.exact;
+    const bool apart = c.samples > 1 || s.x_step > 1 || c.exact || spread;
     const int64_t most = apart ? pc_min(ALIKE, PANEL_BYTES / size / tall / blocks) : ALIKE;
     c.run = pc_max(1, pc_min(pc_min(parts / threads, MOST_PARTS), most / (h * w * c.samples)));
     c.run = pc_ceil_div(parts, pc_ceil_div(pc_ceil_div(parts, c.run), threads) * threads);
@@ -254,7 +255,7 @@ pc_cut pc_cut_of(const pc_conv_geom *g, bool forward, pc_range range, bool skip,
     c.slab_elements = slab_elements(&s, &c, dtype) + c.columns + tile + lanes;
     c.slots = pc_max(1, pc_min(c.run, budget / c.slab_elements));
     c.panel = blocks;
-    if (c.flat || s.x_step > 1) {
+    if (c.flat || s.x_step > 1 || spread) {
         c.panel = pc_max(1, pc_min(blocks, PANEL_BYTES / size / tall / c.outputs));
         c.panel_elements = c.panel * tall * c.outputs;
     }

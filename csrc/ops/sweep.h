@@ -15,6 +15,7 @@ typedef struct {
  * parts, of one group, with a share of the rows p. */
 typedef struct {
     bool flat;              /* outputs run on over the rows of a band, and x axes are split (slab.h) */
+    bool spread;            /* rows p are pixels of windows: all outputs go through the panel */
     bool exact, exact_y;    /* bands within which every tap (of the y axis) is wholly inside the source or outside */
     int64_t samples;        /* of a slab */
     int64_t channels;       /* of a slab, and of a block of packed weights */
@@ -53,9 +54,9 @@ typedef struct {
  * a cut for its own taps. Begins with {0, 0}; false behind the last. */
 bool pc_next_range(const pc_conv_geom *geom, bool forward, int64_t rows, pc_dtype dtype, pc_range *range);
 
-/* `skip`: taps that read only padding may be left out. */
-pc_cut pc_cut_of(const pc_conv_geom *geom, bool forward, pc_range range, bool skip, int64_t depth, int64_t rows,
-                 const pc_kernels *kernels, pc_dtype dtype, int threads);
+/* `skip`: taps that read only padding may be left out. `spread`: see pc_cut. */
+pc_cut pc_cut_of(const pc_conv_geom *geom, bool forward, pc_range range, bool skip, bool spread, int64_t depth,
+                 int64_t rows, const pc_kernels *kernels, pc_dtype dtype, int threads);
 
 /* Channels whose taps are one list, for a part with so many taps. */
 int64_t pc_together(const pc_cut *cut, int64_t taps);

@@ -99,6 +99,10 @@ CASES = {
         *("ConvTranspose2d", (64, 32, 4), {"stride": 2, "padding": 1}, (1, 64, 16, 16)),
         *(dense(ROWS), dense(ROWS), weight("input packed")),
     ),
+    "tiled": Case(  # windows that tile the output: its pixels are rows of a 1x1 convolution
+        *("ConvTranspose2d", (24, 20, 2), {"stride": 2}, (3, 24, 13, 15)),
+        *(dense(RUN_ON), None, weight("input packed")),
+    ),
     "unreached": Case(  # a stride that jumps over pixels
         *("Conv2d", (16, 24, 1), {"stride": 2}, (2, 16, 17, 19)),
         *(dense(RUN_ON), dense(RUN_ON), None),
@@ -155,6 +159,7 @@ POINTS: dict[str, Callable[[_plan.LayerPlan], bool]] = {
     "exact-rows": lambda plan: plan.forward.blocks["exact_rows"] > plan.forward.blocks["exact"],
     "phases": lambda plan: plan.backward_input.phases == 4,
     "transposed": lambda plan: plan.forward.phases == 4,
+    "tiled": lambda plan: plan.forward.phases == 1 and plan.forward.blocks["panel_blocks"] > 0,
     "unreached": lambda plan: plan.backward_input.phases == 1,
     "reflected": lambda plan: plan.backward_input.scratch_shared > 0,
     "depthwise-bands": lambda plan: plan.forward.blocks["bands"] > 1,
