@@ -119,7 +119,8 @@ static double tile_bytes(const pc_sweep *s, int64_t samples, int64_t columns, in
     const int64_t period = pc_min(x->taps, pc_tap_period(x->stride, x->delta));
     const int64_t copies = x->split ? x->taps : period, each = pc_ceil_div(x->taps, copies);
     const double apart = fabs((double)x->delta) * (double)period / (double)x->stride * (double)samples;
-    const double row = fmin((double)each * (double)columns, (double)columns + (double)(each - 1) * apart) * (double)size;
+    const double row =
+        fmin((double)each * (double)columns, (double)columns + (double)(each - 1) * apart) * (double)size;
     const bool aligned = x->taps == 1 && s->y.taps == 1;
     return (double)copies * (double)s->y.taps * (row + (aligned ? 0 : LINE));
 }
