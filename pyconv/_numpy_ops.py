@@ -126,7 +126,8 @@ def _product(a: Array, b: Array) -> Array:
     if 0 in a.shape or 0 in b.shape:
         return np.matmul(a, b)
     kernels = np.ascontiguousarray(a)[:, :, None, None]
-    return _core.conv2d(b[None, :, None, :], kernels)[0, :, 0, :]
+    product: Array = _core.conv2d(b[None, :, None, :], kernels)[0, :, 0, :]
+    return product
 
 
 def _no_features(array: Array) -> Array:
