@@ -124,10 +124,10 @@ _MANY = 8
 def _product(a: Array, b: Array) -> Array:
     """Return ``a @ b``: a 1x1 convolution, kernels ``a``, of an image whose pixels are columns."""
     if 0 in a.shape or 0 in b.shape:
-        return np.matmul(a, b)
+        nothing: Array = np.matmul(a, b)
+        return nothing
     kernels = np.ascontiguousarray(a)[:, :, None, None]
-    product: Array = _core.conv2d(b[None, :, None, :], kernels)[0, :, 0, :]
-    return product
+    return _core.conv2d(b[None, :, None, :], kernels)[0, :, 0, :]
 
 
 def _no_features(array: Array) -> Array:
