@@ -42,6 +42,17 @@ def test_memory_comes_back() -> None:
     assert (small == 4).all()
 
 
+def test_small_memory_takes_no_places() -> None:
+    """Parameters of small layers come and go, and the large block is still there."""
+    pyconv.release_workspace()
+    y = result(1)
+    where = place(y)
+    del y
+    layers = [pyconv.Conv2d(1, 2, 3, rng=0) for _ in range(100)]
+    del layers
+    assert place(result(2)) == where
+
+
 def test_memory_of_a_living_array_is_not_lent() -> None:
     """Nor that of a view's base."""
     pyconv.release_workspace()

@@ -11,14 +11,13 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "base/base.h"
-
 enum {
     SLOTS = 64,
     ALIGNMENT = 64,
     HUGE_PAGE = 2 << 20,
     LARGE_SCRATCH = 128 << 10, /* of this size on, huge pages */
     LARGE_RESULT = 4 << 20,
+    SMALL_RESULT = 32 << 10, /* the C library keeps those itself, and here they would take the places of large ones */
 };
 
 typedef struct {
@@ -70,8 +69,8 @@ static header *take(shelf *s, size_t least, size_t most)
     return block;
 }
 
-/* Frees what makes room for `bytes` of a block more, all if that cannot be. */
-static void make_room(shelf *s, header *block)
+/* Puts a block on the shelf, whose oldest make room for it. NULL empties the shelf. */
+static void put(shelf *s, header *block)
 {
     header *freed[SLOTS];
     int count = 0;
@@ -135,19 +134,22 @@ void *pc_result_take(size_t bytes)
     return block ? block + 1 : NULL;
 }
 
-static void give(shelf *s, void *memory)
+void pc_scratch_give(void *scratch)
 {
-    header *block = memory ? (header *)memory - 1 : NULL;
-    if (block && block->bytes > s->budget) {
-        free(block);
-    } else if (block) {
-        make_room(s, block);
+    if (scratch) {
+        put(&scratches, (header *)scratch - 1);
     }
 }
 
-void pc_scratch_give(void *scratch) { give(&scratches, scratch); }
-
-void pc_result_give(void *result) { give(&results, result); }
+void pc_result_give(void *result)
+{
+    header *block = result ? (header *)result - 1 : NULL;
+    if (block && (block->bytes < SMALL_RESULT || block->bytes > results.budget)) {
+        free(block);
+    } else if (block) {
+        put(&results, block);
+    }
+}
 
 void *pc_result_resize(void *result, size_t bytes)
 {
@@ -162,6 +164,6 @@ void *pc_result_resize(void *result, size_t bytes)
 
 void pc_scratch_release(void)
 {
-    make_room(&scratches, NULL);
-    make_room(&results, NULL);
+    put(&scratches, NULL);
+    put(&results, NULL);
 }

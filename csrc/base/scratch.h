@@ -5,7 +5,7 @@
  *
  * pc_scratch_take returns at least `bytes`, aligned to 64, or NULL; pc_result_take does, of nearly the same size. Each
  * block is checked out by one owner at a time, so calls on several threads never share one. At most 64 MB of results
- * are kept, the youngest.
+ * are kept, the youngest; small ones are not.
  */
 #ifndef PC_BASE_SCRATCH_H
 #define PC_BASE_SCRATCH_H
