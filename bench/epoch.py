@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 import pyconv
+from pyconv._bench.measure import settle
 
 TURN = 0.05  # seconds
 
@@ -194,8 +195,8 @@ def measure(name: str, options: argparse.Namespace) -> None:
     end = time.perf_counter() + options.seconds
     while time.perf_counter() < end or len(times["torch"]) < 3:
         for engine, step in steps.items():
-            time.sleep(0.003)  # the other engine's threads go to sleep
-            losses[engine].append(step())  # and its data leave the caches
+            settle()
+            losses[engine].append(step())  # the other engine's data leave the caches
             turn = time.perf_counter() + TURN
             while True:
                 start = time.perf_counter()

@@ -1,9 +1,9 @@
 """One row: are the results right, and how long do they take, beside the machine's own limit.
 
 All engines of a row and the limit take turns for several rounds, so that whatever else happens on
-the machine happens to all of them. A turn begins with a pause, in which the threads of the engine
-before stop spinning, and a call that is not timed, which brings back what the others have pushed
-out of the caches.
+the machine happens to all of them. A turn begins with a pause, until the threads of the engine
+before have stopped spinning, and a call that is not timed, which brings back what the others have
+pushed out of the caches.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 
 Times = dict[str, tuple[float, float]]  # minimum and median, by name
 
-SETTLE = 0.003  # seconds of pause
+# Seconds that the process must have been idle for: long enough for a clock that ticks 250 times a
+# second to notice a thread that spins, as onnxruntime's do for 60 ms after a call, torch's for 10.
+IDLE = 0.006
+MOST_PAUSES = 50
 TURN = 0.003  # seconds that a turn takes about
 MOST_CALLS, MOST_ROUNDS = 100, 30
 LIMIT_CALL = 0.0007  # seconds of one burst of multiply-adds
@@ -69,24 +72,35 @@ def seconds(run: Run) -> float:
     return time.perf_counter() - start
 
 
+def settle() -> float:
+    """Wait until no thread of this process is busy, and return for how many seconds."""
+    start = time.perf_counter()
+    for _ in range(MOST_PAUSES):
+        busy = time.process_time()
+        time.sleep(IDLE)
+        if time.process_time() - busy < IDLE / 8:
+            break
+    return time.perf_counter() - start
+
+
 def take_turns(
     runs: Mapping[str, Run], budget: float, clock: Callable[[Run], float] = seconds
 ) -> Times:
     """Return minimum and median of each; all together take about `budget` seconds."""
-    first = {}
+    first, pauses = {}, 0.0
     for name, run in runs.items():
-        time.sleep(SETTLE)
+        pauses += settle()
         first[name] = clock(run)
     fastest = min(first.values())
     calls = {name: max(1, min(MOST_CALLS, int(TURN / max(t, 1e-7)))) for name, t in first.items()}
     # A long call is its own warming-up, and the first one counts as well.
     times = {name: [t] if calls[name] == 1 else [] for name, t in first.items()}
     playing = [name for name, t in first.items() if not (t > LONG and t > HOPELESS * fastest)]
-    turn = sum(SETTLE + first[name] * (calls[name] + (calls[name] > 1)) for name in playing)
+    turn = pauses + sum(first[name] * (calls[name] + (calls[name] > 1)) for name in playing)
     for _ in range(max(2, min(MOST_ROUNDS, int(budget / turn)))):
         for name in playing:
             run = runs[name]
-            time.sleep(SETTLE)
+            settle()
             if calls[name] > 1:
                 run()
             times[name].extend(clock(run) for _ in range(calls[name]))
