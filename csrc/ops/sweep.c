@@ -257,7 +257,9 @@ pc_cut pc_cut_of(const pc_conv_geom *g, bool forward, pc_range range, bool skip,
     c.slots = pc_max(1, pc_min(c.run, budget / c.slab_elements));
     c.panel = blocks;
     if (c.flat || s.x_step > 1 || spread) {
-        c.panel = pc_max(1, pc_min(blocks, PANEL_BYTES / size / tall / c.outputs));
+        /* An eighth more rather than another round for a block or two. */
+        const int64_t most_blocks = pc_max(1, PANEL_BYTES * 9 / 8 / size / tall / c.outputs);
+        c.panel = pc_ceil_div(blocks, pc_ceil_div(blocks, most_blocks));
         c.panel_elements = c.panel * tall * c.outputs;
     }
     return c;
