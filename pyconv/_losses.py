@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from pyconv._arrays import as_array, as_float, as_grad, cast, quiet, working_dtype
-from pyconv._maps import log_softmax, sigmoid
+from pyconv._maps import log_probabilities, sigmoid
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -69,21 +71,9 @@ def cross_entropy(
     """
     who = "cross_entropy"
     reduction = reduction_of(who, size_average, reduce, reduction)
-    x, t, w = _class_arrays(who, input, target, weight, ignore_index, label_smoothing)
-    with quiet():
-        log_p = log_softmax(x, -1)
-        if t.dtype.kind == "f":
-            losses = -(log_p * _smoothed(t, label_smoothing) * w).sum(-1)
-            return _reduced(losses, reduction, losses.size)
-        kept = t != ignore_index
-        labels = np.where(kept, t, 0)
-        factors = np.where(kept, w[labels], w.dtype.type(0))
-        picked = np.take_along_axis(log_p, labels[..., None], -1)[..., 0]
-        losses = np.where(kept, -factors * picked, w.dtype.type(0))
-        if label_smoothing:
-            smooth = np.where(kept, -(log_p * w).sum(-1), w.dtype.type(0))
-            losses = losses * (1 - label_smoothing) + smooth * (label_smoothing / x.shape[-1])
-        return _reduced(losses, reduction, factors.sum())
+    return cross_entropy_call(
+        who, input, target, weight, ignore_index, reduction, label_smoothing
+    ).value()
 
 
 def cross_entropy_backward(
@@ -127,29 +117,9 @@ def cross_entropy_backward(
     """
     who = "cross_entropy_backward"
     reduction = reduction_of(who, size_average, reduce, reduction)
-    x, t, w = _class_arrays(who, input, target, weight, ignore_index, label_smoothing)
-    grad = as_grad(who, grad_output, x.shape[:-1] if reduction == "none" else (), x.dtype)
-    with quiet():
-        if t.dtype.kind == "f":
-            parts = _smoothed(t, label_smoothing) * w
-            divisor: Any = x.size // x.shape[-1]
-        else:
-            kept = t != ignore_index
-            labels = np.where(kept, t, 0)
-            factors = np.where(kept, w[labels], w.dtype.type(0))
-            divisor = factors.sum()
-            parts = (kept[..., None] * w) * x.dtype.type(label_smoothing / x.shape[-1])
-            own = np.take_along_axis(parts, labels[..., None], -1)[..., 0]
-            own += factors * x.dtype.type(1 - label_smoothing)
-            np.put_along_axis(parts, labels[..., None], own[..., None], -1)
-        if reduction == "mean":
-            grad = grad / divisor
-        out = np.exp(log_softmax(x, -1)) * parts.sum(-1, keepdims=True) - parts
-        out *= grad[..., None]
-        if t.dtype.kind != "f":
-            out[~kept] = 0
-    original = as_array(input)
-    return np.array(np.moveaxis(out, -1, 1) if original.ndim > 1 else out, dtype=x.dtype, order="C")
+    return cross_entropy_call(
+        who, input, target, weight, ignore_index, reduction, label_smoothing
+    ).gradient(grad_output)
 
 
 def mse_loss(
@@ -186,14 +156,8 @@ def mse_loss(
     >>> float(F.mse_loss([1, 2], [1, 5]))
     4.5
     """
-    who = "mse_loss"
-    reduction = reduction_of(who, size_average, reduce, reduction)
-    x, t, w = _mse_arrays(who, input, target, weight)
-    with quiet():
-        squares = np.square(x - t)
-        if w is None:
-            return _reduced(squares, reduction, squares.size)
-        return _reduced(squares * w, reduction, w.sum())
+    reduction = reduction_of("mse_loss", size_average, reduce, reduction)
+    return mse_call("mse_loss", input, target, weight, reduction).value()
 
 
 def mse_loss_backward(
@@ -233,16 +197,7 @@ def mse_loss_backward(
     """
     who = "mse_loss_backward"
     reduction = reduction_of(who, None, None, reduction)
-    x, t, w = _mse_arrays(who, input, target, weight)
-    grad = as_grad(who, grad_output, x.shape if reduction == "none" else (), x.dtype)
-    with quiet():
-        out: Array = (x - t) * 2
-        if w is not None:
-            out = out * w
-        out = out * grad
-        if reduction == "mean":
-            out = out / (x.dtype.type(x.size) if w is None else w.sum())
-    return np.array(out, order="C")
+    return mse_call(who, input, target, weight, reduction).gradient(grad_output)
 
 
 def binary_cross_entropy_with_logits(
@@ -290,13 +245,7 @@ def binary_cross_entropy_with_logits(
     """
     who = "binary_cross_entropy_with_logits"
     reduction = reduction_of(who, size_average, reduce, reduction)
-    x, t, w, positive = _binary_arrays(who, input, target, weight, pos_weight)
-    with quiet():
-        log_s = np.minimum(x, 0) - np.log1p(np.exp(-np.abs(x)))
-        losses = (1 - t) * x - (log_s if positive is None else ((positive - 1) * t + 1) * log_s)
-        if w is not None:
-            losses = losses * w
-        return _reduced(losses, reduction, losses.size)
+    return binary_call(who, input, target, weight, pos_weight, reduction).value()
 
 
 def binary_cross_entropy_with_logits_backward(
@@ -338,17 +287,150 @@ def binary_cross_entropy_with_logits_backward(
     """
     who = "binary_cross_entropy_with_logits_backward"
     reduction = reduction_of(who, size_average, reduce, reduction)
-    x, t, w, positive = _binary_arrays(who, input, target, weight, pos_weight)
-    grad = as_grad(who, grad_output, x.shape if reduction == "none" else (), x.dtype)
+    return binary_call(who, input, target, weight, pos_weight, reduction).gradient(grad_output)
+
+
+class LossCall(NamedTuple):
+    """A loss of arrays that have been checked; value and gradient share what both need."""
+
+    value: Callable[[], Any]
+    gradient: Callable[[ArrayLike], Array]
+
+
+def cross_entropy_call(
+    who: str,
+    input: ArrayLike,
+    target: ArrayLike,
+    weight: ArrayLike | None,
+    ignore_index: int,
+    reduction: str,
+    label_smoothing: float,
+) -> LossCall:
+    x, t, w = _class_arrays(who, input, target, weight, ignore_index, label_smoothing)
+    classes, number = x.shape[-1], x.dtype.type
     with quiet():
-        yes = t if positive is None else positive * t
-        out = (yes + 1 - t) * sigmoid(x) - yes
-        if w is not None:
-            out = out * w
-        out = out * grad
-        if reduction == "mean":
-            out = out / x.dtype.type(x.size)
-    return np.array(out, order="C")
+        log_p = log_probabilities(x, -1)
+    # A sample's loss is -sum over c of parts[c] * log_p[c]. For labels alone there is one part in
+    # each sample, at `places` of the flat array: `factors`, or 1.
+    parts = kept = factors = None
+    divisor: Any = t.size
+    if t.dtype.kind == "f":
+        parts = _smoothed(t, label_smoothing)
+        parts = parts if w is None else parts * w
+        divisor = math.prod(x.shape[:-1])
+    else:
+        kept = t != ignore_index
+        labels = t.astype(np.intp, copy=False)
+        if kept.all():
+            kept = None
+        else:
+            labels = np.where(kept, labels, 0)
+        places = np.arange(t.size).reshape(t.shape) * classes + labels
+        if kept is not None or w is not None:
+            factors = np.ones(classes, x.dtype)[labels] if w is None else w[labels]
+            factors = factors if kept is None else np.where(kept, factors, number(0))
+            divisor = factors.sum()
+        if label_smoothing:
+            parts = np.empty_like(log_p)
+            parts[...] = number(label_smoothing / classes) * (1 if w is None else w)
+            parts.reshape(-1)[places] += number(1 - label_smoothing) * (
+                1 if factors is None else factors
+            )
+
+    def value() -> Any:
+        with quiet():
+            if parts is not None:
+                losses = -(log_p * parts).sum(-1)
+            else:
+                losses = -log_p.reshape(-1)[places]
+                losses = losses if factors is None else factors * losses
+            if kept is not None:
+                losses = np.where(kept, losses, number(0))
+            return _reduced(losses, reduction, divisor)
+
+    def gradient(grad_output: ArrayLike) -> Array:
+        grad = as_grad(who, grad_output, x.shape[:-1] if reduction == "none" else (), x.dtype)
+        with quiet():
+            if reduction == "mean":
+                grad = grad / number(divisor)
+            out: Array = np.exp(log_p)
+            if parts is not None:
+                out *= parts.sum(-1, keepdims=True)
+                out -= parts
+            elif factors is None:
+                out.reshape(-1)[places] -= 1
+            else:
+                out *= factors[..., None]
+                out.reshape(-1)[places] -= factors
+            out *= grad[..., None]
+            if kept is not None:
+                out[~kept] = 0
+        return np.ascontiguousarray(np.moveaxis(out, -1, 1)) if out.ndim > 2 else out
+
+    return LossCall(value, gradient)
+
+
+def mse_call(
+    who: str,
+    input: ArrayLike,
+    target: ArrayLike,
+    weight: ArrayLike | None,
+    reduction: str,
+) -> LossCall:
+    x, t, w = _mse_arrays(who, input, target, weight)
+    with quiet():
+        difference = np.asarray(np.subtract(x, t, order="C"))
+        divisor = x.dtype.type(x.size) if w is None else w.sum()
+
+    def value() -> Any:
+        with quiet():
+            squares = np.square(difference)
+            return _reduced(squares if w is None else squares * w, reduction, divisor)
+
+    def gradient(grad_output: ArrayLike) -> Array:
+        grad = as_grad(who, grad_output, x.shape if reduction == "none" else (), x.dtype)
+        with quiet():
+            out = np.asarray(difference * 2)
+            if w is not None:
+                out *= w
+            out *= grad
+            if reduction == "mean":
+                out /= divisor
+        return out
+
+    return LossCall(value, gradient)
+
+
+def binary_call(
+    who: str,
+    input: ArrayLike,
+    target: ArrayLike,
+    weight: ArrayLike | None,
+    pos_weight: ArrayLike | None,
+    reduction: str,
+) -> LossCall:
+    x, t, w, positive = _binary_arrays(who, input, target, weight, pos_weight)
+
+    def value() -> Any:
+        with quiet():
+            log_s = np.minimum(x, 0) - np.log1p(np.exp(-np.abs(x)))
+            yes = log_s if positive is None else ((positive - 1) * t + 1) * log_s
+            losses = (1 - t) * x - yes
+            return _reduced(losses if w is None else losses * w, reduction, losses.size)
+
+    def gradient(grad_output: ArrayLike) -> Array:
+        grad = as_grad(who, grad_output, x.shape if reduction == "none" else (), x.dtype)
+        with quiet():
+            yes = t if positive is None else positive * t
+            out = (yes + 1 - t) * sigmoid(x) - yes
+            if w is not None:
+                out = out * w
+            out = out * grad
+            if reduction == "mean":
+                out = out / x.dtype.type(x.size)
+        return np.array(out, order="C")
+
+    return LossCall(value, gradient)
 
 
 def reduction_of(who: str, size_average: bool | None, reduce: bool | None, reduction: str) -> str:
@@ -386,7 +468,7 @@ def _class_arrays(
     weight: ArrayLike | None,
     ignore_index: int,
     label_smoothing: float,
-) -> tuple[Array, Array, Array]:
+) -> tuple[Array, Array, Array | None]:
     """Scores with the classes last, the target alike, and a weight for each class."""
     checked_smoothing(who, label_smoothing)
     t = as_array(target)
@@ -394,10 +476,11 @@ def _class_arrays(
     dtype = working_dtype(who, given)
     if given.ndim == 0:
         raise ValueError(f"{who}: expected input (N, C), (C,) or (N, C, d1, ...), got a number")
-    x = np.moveaxis(cast(given, dtype), 1 if given.ndim > 1 else 0, -1)
+    x = cast(given, dtype)
+    x = np.moveaxis(x, 1, -1) if x.ndim > 2 else x
     classes = x.shape[-1]
-    w = np.ones(classes, dtype) if weight is None else as_float(f"{who}: weight", weight, dtype)
-    if w.shape != (classes,):
+    w = None if weight is None else as_float(f"{who}: weight", weight, dtype)
+    if w is not None and w.shape != (classes,):
         raise ValueError(
             f"{who}: weight tensor should be defined either for all {classes} classes or no "
             f"classes but got weight of shape {w.shape}"
@@ -420,12 +503,13 @@ def _class_arrays(
         t = t.astype(np.int64)  # an empty list is float64
     if t.dtype.kind not in "iu":
         raise TypeError(f"{who}: expected class labels of an integer dtype, got {t.dtype}")
-    wrong = (t != ignore_index) & ((t < 0) | (t >= classes))
-    if wrong.any():
-        raise ValueError(
-            f"{who}: Target {t[wrong].flat[0]} is out of bounds. Expected labels from 0 to "
-            f"{classes - 1}, or ignore_index={ignore_index}"
-        )
+    if t.size and (t.min() < 0 or t.max() >= classes):
+        wrong = (t != ignore_index) & ((t < 0) | (t >= classes))
+        if wrong.any():
+            raise ValueError(
+                f"{who}: Target {t[wrong].flat[0]} is out of bounds. Expected labels from 0 to "
+                f"{classes - 1}, or ignore_index={ignore_index}"
+            )
     return x, t, w
 
 

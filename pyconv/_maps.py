@@ -328,9 +328,7 @@ def log_softmax(
         "log_softmax", input, dim, _stacklevel + 1, dtype
     )  # followed() is a frame
     with quiet():
-        out = _shifted(x, axis)
-        out -= np.log(np.exp(out).sum(axis, keepdims=True))
-    return out.reshape(np.shape(input))
+        return log_probabilities(x, axis).reshape(np.shape(input))
 
 
 def log_softmax_backward(
@@ -394,6 +392,13 @@ def _softmax_arguments(
             f"but got {axis})"
         )
     return x, axis % x.ndim
+
+
+def log_probabilities(x: Array, axis: int) -> Array:
+    """``log_softmax`` of a checked array, C-contiguous."""
+    out = _shifted(x, axis)
+    out -= np.log(np.exp(out).sum(axis, keepdims=True))
+    return out
 
 
 def _shifted(x: Array, axis: int) -> Array:

@@ -9,9 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from pyconv import _losses
 from pyconv._arrays import as_float, as_int
-from pyconv._losses import checked_smoothing, reduction_of
+from pyconv._losses import (
+    LossCall,
+    binary_call,
+    checked_smoothing,
+    cross_entropy_call,
+    mse_call,
+    reduction_of,
+)
 from pyconv._vjp import Remembering
 
 if TYPE_CHECKING:
@@ -34,28 +40,24 @@ class _Loss(Remembering):
         super().__init__()
         self.reduction = reduction_of(type(self).__name__, size_average, reduce, reduction)
 
-    def _pair(self) -> tuple[Callable[..., Any], Callable[..., Array]]:
+    def _call(self, input: Any, target: Any, reduction: str) -> LossCall:
         raise NotImplementedError
-
-    def _options(self) -> dict[str, Any]:
-        return {"reduction": self.reduction}
 
     def vjp(self, input: Any, target: Any) -> tuple[Any, Callable[..., Any]]:
         """Return the loss and its pullback; works in any mode and touches no saved state."""
-        forward, backward = self._pair()
-        options = self._options()
         who = type(self).__name__
-        loss = forward(input, target, **options)
+        reduction = reduction_of(who, None, None, self.reduction)
+        call = self._call(input, target, reduction)
 
         def pullback(grad_output: ArrayLike | None = None, input_grad: bool = True) -> Array | None:
             if grad_output is None:
-                if options["reduction"] == "none":
+                if reduction == "none":
                     raise ValueError(f"{who}: backward needs a grad_output with reduction='none'")
                 grad_output = 1.0
-            grad = backward(grad_output, input, target, **options)
+            grad = call.gradient(grad_output)
             return grad if input_grad else None
 
-        return loss, pullback
+        return call.value(), pullback
 
     def forward(self, input: ArrayLike, target: ArrayLike) -> Any:
         """Return the loss; in training mode keep what ``backward`` needs."""
@@ -134,16 +136,16 @@ class CrossEntropyLoss(_Loss):
         self.ignore_index = as_int(who, "ignore_index", ignore_index)
         self.label_smoothing = checked_smoothing(who, label_smoothing)
 
-    def _pair(self) -> tuple[Callable[..., Any], Callable[..., Array]]:
-        return _losses.cross_entropy, _losses.cross_entropy_backward
-
-    def _options(self) -> dict[str, Any]:
-        return {
-            "weight": self.weight,
-            "ignore_index": self.ignore_index,
-            "reduction": self.reduction,
-            "label_smoothing": self.label_smoothing,
-        }
+    def _call(self, input: Any, target: Any, reduction: str) -> LossCall:
+        return cross_entropy_call(
+            "cross_entropy",
+            input,
+            target,
+            self.weight,
+            self.ignore_index,
+            reduction,
+            self.label_smoothing,
+        )
 
 
 class MSELoss(_Loss):
@@ -180,8 +182,8 @@ class MSELoss(_Loss):
     array([ 0., -3.])
     """
 
-    def _pair(self) -> tuple[Callable[..., Any], Callable[..., Array]]:
-        return _losses.mse_loss, _losses.mse_loss_backward
+    def _call(self, input: Any, target: Any, reduction: str) -> LossCall:
+        return mse_call("mse_loss", input, target, None, reduction)
 
 
 class BCEWithLogitsLoss(_Loss):
@@ -241,15 +243,6 @@ class BCEWithLogitsLoss(_Loss):
             factor = None if value is None else as_float(type(self).__name__, value)
             self.register_buffer(name, factor)
 
-    def _pair(self) -> tuple[Callable[..., Any], Callable[..., Array]]:
-        return (
-            _losses.binary_cross_entropy_with_logits,
-            _losses.binary_cross_entropy_with_logits_backward,
-        )
-
-    def _options(self) -> dict[str, Any]:
-        return {
-            "weight": self.weight,
-            "reduction": self.reduction,
-            "pos_weight": self.pos_weight,
-        }
+    def _call(self, input: Any, target: Any, reduction: str) -> LossCall:
+        who = "binary_cross_entropy_with_logits"
+        return binary_call(who, input, target, self.weight, self.pos_weight, reduction)
