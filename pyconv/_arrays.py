@@ -27,6 +27,8 @@ def quiet() -> np.errstate:
 
 def as_array(value: Any) -> Array:
     """Return ``value`` as a plain ndarray, without a copy where none is needed."""
+    if type(value) is np.ndarray:
+        return value
     if not hasattr(value, "__array__") and hasattr(value, "__dlpack__"):
         return np.asarray(np.from_dlpack(value))
     return np.asarray(value)
@@ -35,8 +37,8 @@ def as_array(value: Any) -> Array:
 def working_dtype(who: str, *arrays: Array) -> np.dtype[Any]:
     """Return float32 or float64, in which an operation on ``arrays`` computes; else TypeError."""
     dtypes = [array.dtype for array in arrays]
-    if all(dtype == _FLOATS[0] for dtype in dtypes):
-        return _FLOATS[0]
+    if dtypes[0] in _FLOATS and dtypes.count(dtypes[0]) == len(dtypes):
+        return _FLOATS[_FLOATS.index(dtypes[0])]
     try:
         dtype = np.result_type(*dtypes, np.float32)
     except TypeError:

@@ -190,12 +190,11 @@ class Linear(VjpModule):
         return (*shape[:-1], self.out_features)
 
     def _vjp(self, input: Any) -> tuple[Array, Callable[..., Any]]:
-        weight, bias = self.weight, self.bias
-        x = as_float(self._label(), input, weight.dtype)
-        shape = self.output_shape(x.shape)
-
         # The pullback may be kept by the layer: it holds what it needs, and not the layer.
         label, parameters = self._label(), self._named()
+        weight, bias = self.weight, self.bias
+        x = as_float(label, input, weight.dtype)
+        shape = self.output_shape(x.shape)
 
         def pullback(grad_output: ArrayLike, input_grad: bool = True) -> Array | None:
             grad = as_grad(label, grad_output, shape, x.dtype)

@@ -171,7 +171,7 @@ class _LayerParameter(Parameter):
 
     @grad.setter
     def grad(self, value: ArrayLike | None) -> None:
-        setattr(self._layer, self._name + "_grad", value)
+        object.__setattr__(self._layer, self._name + "_grad", value)  # past Module's register
 
     @property
     def requires_grad(self) -> bool:

@@ -126,39 +126,47 @@ class Optimizer:
             changed then.
         """
         loss = None if closure is None else closure()
+        updates = []
         for group in self.param_groups:
             self._check_options(group)
             for parameter in group["params"]:
-                if parameter.grad is not None and not parameter.data.flags.writeable:
+                grad = parameter.grad
+                if grad is None:
+                    continue
+                data = parameter.data
+                if not data.flags.writeable:
                     raise ValueError(f"{type(self).__name__}: {parameter!r} is read-only")
+                if parameter.requires_grad:
+                    updates.append((parameter, data, grad, group))
         with quiet():
-            for group in self.param_groups:
-                for parameter in group["params"]:
-                    if parameter.requires_grad and parameter.grad is not None:
-                        self._update(parameter, parameter.grad, group)
+            for update in updates:
+                self._update(*update)
         self._steps += 1
         return loss
 
-    def _update(self, parameter: Parameter, grad: Array, group: dict[str, Any]) -> None:
-        data = parameter.data
-        state = self.state.setdefault(parameter, {})
+    def _update(
+        self, parameter: Parameter, data: Array, grad: Array, group: dict[str, Any]
+    ) -> None:
+        state = self.state.get(parameter, {})
         names, rule = self._prepare(group, state)
-        fresh = any(name not in state for name in names)
+        fresh = False
         for name in names:
             held = state.get(name)
             if held is None:
                 state[name] = np.zeros(data.shape, data.dtype)
+                fresh = True
             elif held.dtype != data.dtype:  # the model was converted in between
                 state[name] = held.astype(data.dtype)
-        if not state:
-            del self.state[parameter]
+        if state:
+            self.state[parameter] = state
         scratch = self._scratch.get(data.dtype)
         if scratch is None:
             scratch = self._scratch[data.dtype] = np.empty((2, BLOCK), data.dtype)
+        size = data.size
         flat = [array.reshape(-1) for array in (data, grad, *(state[name] for name in names))]
-        for first in range(0, data.size, BLOCK):
-            block = slice(first, min(first + BLOCK, data.size))
-            values, gradient, *arrays = (array[block] for array in flat)
+        for first in range(0, size, BLOCK):
+            blocks = flat if size <= BLOCK else [array[first : first + BLOCK] for array in flat]
+            values, gradient, *arrays = blocks
             one, two = scratch[:, : values.size]
             rule(values, gradient, arrays, fresh, one, two)
 

@@ -96,9 +96,8 @@ class SGD(Optimizer):
         self, group: Mapping[str, Any], state: dict[str, Any]
     ) -> tuple[tuple[str, ...], Callable[..., None]]:
         # Python floats do not change the dtype of an array, NumPy's float64 scalars would.
-        lr, momentum, dampening, weight_decay = (
-            float(group[name]) for name in ("lr", "momentum", "dampening", "weight_decay")
-        )
+        lr, momentum = float(group["lr"]), float(group["momentum"])
+        weight_decay, undamped = float(group["weight_decay"]), 1 - float(group["dampening"])
         nesterov, maximize = group["nesterov"], group["maximize"]
 
         def rule(
@@ -111,8 +110,7 @@ class SGD(Optimizer):
                     v[...] = g
                 else:
                     v *= momentum
-                    np.multiply(g, 1 - dampening, out=two)
-                    v += two
+                    v += g if undamped == 1 else np.multiply(g, undamped, out=two)
                 if nesterov:
                     np.multiply(v, momentum, out=two)
                     g = np.add(g, two, out=two)
