@@ -20,6 +20,7 @@
  * taps that read only padding are left out. In the input gradient there are no taps outside grad_out. Finite weights
  * may meet zeros there instead; weights that are not finite get bands within which every tap is wholly inside or
  * wholly outside (`exact`), and the outside ones are left out. */
+#include <math.h>
 #include <string.h>
 
 #include "base/checked.h"
@@ -29,6 +30,7 @@
 
 enum {
     GRAIN = 1 << 20,        /* multiply-adds below which a second thread costs more than it brings */
+    OUTPUT = 24,            /* multiply-adds that an element takes as long as that goes into fresh memory */
     PADDED_BYTES = 1 << 20, /* of a padded gradient, unless a single channel is larger */
     WIDE_PADDING = 4,       /* from here on a forward pass asks whether taps in padding may be left out */
     MANY_PARTS = 1 << 20,   /* are not walked through only to be counted */
@@ -259,7 +261,9 @@ pc_status pc_conv_begin(const pc_conv_geom *geom, pc_conv_pass pass, pc_dtype dt
         return pc_conv_begin_weight(geom, dtype, threads, call, error);
     }
     const double outputs = (double)geom->n * (double)geom->oc * (double)geom->oh * (double)geom->ow;
-    const double work = outputs * (double)(geom->ic / geom->g) * (double)geom->kh * (double)geom->kw;
+    const double inputs = (double)geom->n * (double)geom->ic * (double)geom->ih * (double)geom->iw;
+    const double work = fmax(outputs * (double)(geom->ic / geom->g) * (double)geom->kh * (double)geom->kw,
+                             OUTPUT * (pass == PC_CONV_FORWARD ? outputs : inputs));
     const bool by_rows = pc_rows_serve(geom, pass, dtype);
     threads = pc_settle(threads, work, by_rows ? PC_ROWS_GRAIN : GRAIN);
     const bool forward = pass == PC_CONV_FORWARD;
