@@ -38,7 +38,9 @@ enum {
     TOGETHER = 32,           /* channels whose sums are taken side by side, at most */
     CACHE_BYTES = 192 << 10, /* of them, or */
     RUN_BYTES = 16 << 10,    /* of one sample of them, whatever is more: 28x28 planes one by one are half as fast */
-    GRAIN = 1 << 18,         /* elements (0.1 ms) below which a second thread costs more than it brings */
+    GRAIN = 1 << 16,         /* elements (25 us) below which a second thread costs more than it brings */
+    CHANNEL = 256,           /* elements that take as long as what is done once in a channel, */
+    PLANE = 16,              /* and in a plane */
 };
 
 typedef struct {
@@ -463,7 +465,8 @@ pc_status pc_norm_begin(const pc_norm *norm, pc_dtype dtype, int threads, pc_cal
     pc_slice slice = {0}, shared = {0};
     lay_out(&slice, dtype);
     lay_out_shared(&p, &shared);
-    const double work = (double)norm->shape[0] * (double)norm->shape[1] * (double)p.plane;
+    const double work =
+        (double)norm->shape[1] * ((double)norm->shape[0] * ((double)p.plane + PLANE) + (norm->batch ? CHANNEL : 0));
     return pc_begin(call, dtype, pc_settle(threads, work, GRAIN), work, slice.used, shared.used, error);
 }
 
