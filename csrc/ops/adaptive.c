@@ -1,7 +1,7 @@
 /* adaptive.c: adaptive average pooling, forward and backward.
  *
- * Where both sizes divide, the windows are those of an average pool with stride = kernel, and pool.c does the work
- * (but see is_regular). Elsewhere a window has one of two lengths per axis, and neighbours overlap by at most one element (or repeat, where
+ * Where both sizes divide, the windows are those of an average pool with stride = kernel, and pool.c does the work if
+ * they are small (see is_regular). Elsewhere a window has one of two lengths per axis, and neighbours overlap by at most one element (or repeat, where
  * the output is larger than the image). A plane is then worked on by itself, window row by window row:
  *
  *     forward    row[x]  = sum of in[y][x] over the window row's y            (a kernel: lanes run along x)
@@ -16,7 +16,11 @@
 #include "isa/dispatch.h"
 #include "ops/call.h"
 
-enum { GRAIN = 1 << 16 }; /* elements moved below which a second thread costs more than it brings */
+enum {
+    GRAIN = 1 << 16, /* elements moved below which a second thread costs more than it brings */
+    PIECE = 1 << 16, /* elements between two looks at the clock: one at each row took half of the time */
+    WIDE = 4,        /* windows of so many columns are faster summed down the columns first */
+};
 
 typedef struct {
     const pc_adaptive_geom *geom;
@@ -29,12 +33,15 @@ static bool is_identity(const pc_adaptive_geom *g) { return g->oh == g->ih && g-
 
 static bool is_power_of_two(int64_t n) { return (n & (n - 1)) == 0; }
 
-/* Can it be left to the average pool, which divides once, by height * width? Here each sum is divided by the height and
- * then by the width, as torch does, but for a single output; that is the same where one of the divisions is exact. */
+/* Is it left to the average pool, which divides once, by height * width? Here each sum is divided by the height and then
+ * by the width, as torch does, but for a single output; that is the same where one of the divisions is exact. */
 static bool is_regular(const pc_adaptive_geom *g)
 {
-    return !is_identity(g) && g->oh > 0 && g->ow > 0 && g->ih % g->oh == 0 && g->iw % g->ow == 0 &&
-           ((g->oh == 1 && g->ow == 1) || is_power_of_two(g->ih / g->oh) || is_power_of_two(g->iw / g->ow));
+    if (is_identity(g) || g->oh == 0 || g->ow == 0 || g->ih % g->oh != 0 || g->iw % g->ow != 0) {
+        return false;
+    }
+    const int64_t height = g->ih / g->oh, width = g->iw / g->ow;
+    return (g->oh == 1 && g->ow == 1) || (width < WIDE && (is_power_of_two(height) || is_power_of_two(width)));
 }
 
 static pc_pool_geom pool_of(const pc_adaptive_geom *g)
@@ -56,7 +63,8 @@ static pc_pool_geom pool_of(const pc_adaptive_geom *g)
 typedef struct {
     void *row, *line;      /* sums down the columns, and a copy of what is not side by side in memory */
     void *sums, *divisor;  /* of each output of a row */
-    int64_t *left, *width; /* the windows of a row: a division each would cost more than their sums */
+    int64_t *left, *width; /* the windows of a row, and of a column: a division each would cost more than their sums */
+    int64_t *top, *height;
 } adaptive_work;
 
 static adaptive_work lay_out(pc_slice *slice, const pc_adaptive_geom *g, pc_dtype dtype)
@@ -67,7 +75,9 @@ static adaptive_work lay_out(pc_slice *slice, const pc_adaptive_geom *g, pc_dtyp
                            .sums = pc_lay(slice, g->ow, size),
                            .divisor = pc_lay(slice, g->ow, size),
                            .left = pc_lay(slice, g->ow, sizeof(int64_t)),
-                           .width = pc_lay(slice, g->ow, sizeof(int64_t))};
+                           .width = pc_lay(slice, g->ow, sizeof(int64_t)),
+                           .top = pc_lay(slice, g->oh, sizeof(int64_t)),
+                           .height = pc_lay(slice, g->oh, sizeof(int64_t))};
 }
 
 #define T float
@@ -95,7 +105,11 @@ static void run_planes(void *context, int index, int count)
     } else {
         find_windows_f64(&work, g);
     }
-    for (int64_t plane = first; plane < last && !pc_poll(p->call); plane++) {
+    const int64_t most = pc_max(1, PIECE / pc_max(1, pc_max(g->ih * g->iw, g->oh * g->ow)));
+    for (int64_t plane = first; plane < last; plane++) {
+        if ((plane - first) % most == 0 && pc_poll(p->call)) {
+            return;
+        }
         if (p->in && p->call->dtype == PC_F32) {
             forward_plane_f32(p, &work, plane);
         } else if (p->in) {

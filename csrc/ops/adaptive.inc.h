@@ -36,9 +36,12 @@ static void PC_LOCAL(copy_plane)(const pc_adaptive_geom *g, T *to, const T *from
     }
 }
 
-/* The windows of every row. */
+/* The windows of every plane. */
 static void PC_LOCAL(find_windows)(const adaptive_work *work, const pc_adaptive_geom *g)
 {
+    for (int64_t y = 0; y < g->oh; y++) {
+        work->top[y] = pc_adaptive_window(g->ih, g->oh, y, &work->height[y]);
+    }
     for (int64_t x = 0; x < g->ow; x++) {
         work->left[x] = pc_adaptive_window(g->iw, g->ow, x, &work->width[x]);
         ((T *)work->divisor)[x] = (T)work->width[x];
@@ -56,9 +59,9 @@ static void PC_LOCAL(forward_plane)(const adaptive_pass *p, const adaptive_work 
     const T *row = work->row, *widths = work->divisor;
     T *restrict sums = work->sums;
     T *restrict out = (T *)p->out + plane * g->oh * g->ow;
-    for (int64_t y = 0; y < g->oh && !pc_poll(p->call); y++, out += g->ow) {
-        int64_t height;
-        const int64_t top = pc_adaptive_window(g->ih, g->oh, y, &height);
+    const bool large = pc_max(g->ih * g->iw, g->oh * g->ow) > PIECE;
+    for (int64_t y = 0; y < g->oh && !(large && pc_poll(p->call)); y++, out += g->ow) {
+        const int64_t top = work->top[y], height = work->height[y];
         PC_LOCAL(sum_rows)(p, work, in + top * p->in->step[2], height);
         for (int64_t x = 0; x < g->ow; x++) {
             const int64_t left = work->left[x], width = work->width[x];
@@ -92,9 +95,10 @@ static void PC_LOCAL(backward_plane)(const adaptive_pass *p, const adaptive_work
         return;
     }
     int64_t reached = 0; /* rows of the plane that hold a sum already */
-    for (int64_t y = 0; y < g->oh && !pc_poll(p->call); y++, from += step[2]) {
-        int64_t height, filled = 0;
-        const int64_t top = pc_adaptive_window(g->ih, g->oh, y, &height);
+    const bool large = pc_max(g->ih * g->iw, g->oh * g->ow) > PIECE;
+    for (int64_t y = 0; y < g->oh && !(large && pc_poll(p->call)); y++, from += step[2]) {
+        const int64_t top = work->top[y], height = work->height[y];
+        int64_t filled = 0;
         for (int64_t x = 0; x < g->ow; x++) {
             shares[x] = from[x * step[3]] / (T)height / widths[x];
         }
