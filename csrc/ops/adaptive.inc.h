@@ -113,10 +113,13 @@ static void PC_LOCAL(backward_plane)(const adaptive_pass *p, const adaptive_work
             }
             filled = left + width;
         }
-        for (int64_t r = top; r < top + height; r++) {
-            pc_row_args args = {
-                .out = to + r * g->iw, .in = row, .rows = 1, .columns = g->iw, .accumulate = r < reached};
+        for (int64_t r = top; r < pc_min(top + height, reached); r++) {
+            const pc_row_args args = {
+                .out = to + r * g->iw, .in = row, .rows = 1, .columns = g->iw, .accumulate = true};
             kernels->row_sums(&args);
+        }
+        for (int64_t r = pc_max(top, reached); r < top + height; r++) { /* the kernel's masked tails are slow */
+            memcpy(to + r * g->iw, row, (size_t)g->iw * sizeof(T));
         }
         reached = top + height;
     }
