@@ -1,8 +1,9 @@
 /* adaptive.c: adaptive average pooling, forward and backward.
  *
  * Where both sizes divide, the windows are those of an average pool with stride = kernel, and pool.c does the work if
- * they are small (see is_regular). Elsewhere a window has one of two lengths per axis, and neighbours overlap by at most one element (or repeat, where
- * the output is larger than the image). A plane is then worked on by itself, window row by window row:
+ * they are small (see is_regular). Elsewhere a window has one of two lengths per axis, and neighbours overlap by at
+ * most one element (or repeat, where the output is larger than the image). A plane is then worked on by itself, window
+ * row by window row:
  *
  *     forward    row[x]  = sum of in[y][x] over the window row's y            (a kernel: lanes run along x)
  *                out[i]  = sum of row[x] over window i / height / width

@@ -12,7 +12,8 @@
  * smaller than its window. So each weight is read once, and goes where its part wants it.
  *
  * Where outputs are not neighbours in memory (samples that share their tiles, pixels of one phase of a strided
- * gradient or of one place in windows that tile the output) the tile writes a panel, and the panel goes out when all channels are in. */
+ * gradient or of one place in windows that tile the output) the tile writes a panel, and the panel goes out when all
+ * channels are in. */
 #include "ops/dense.h"
 
 #include <assert.h>
@@ -416,10 +417,24 @@ static void write_panel(const pc_item *b, int64_t p, int64_t rows)
     const int64_t x = (b->sweep.x0 + b->part->x * b->sweep.x_step) * wide;
     const int64_t first = (b->part->sample * pass->geom.g + b->group) * planes;
     const char *panel = target_of(b, p, rows).data;
+    const int64_t size = (int64_t)pc_dtype_size(pass->call->dtype);
+    const bool joined = place.y_step == place.width;   /* rows */
     for (int64_t i = 0, taken; i < rows; i += taken) { /* pixels of a window's row lie side by side */
         const int64_t channel = (p + i) / window, k = (p + i) % window;
         const int64_t to = ((first + channel) * plane + (y + k / wide) * width) + x + k % wide;
         taken = pc_min(rows - i, wide - k % wide);
+        if (taken == 1 && place.samples > 1 && place.x_step == 1) { /* four times as fast as one by one */
+            for (int64_t j = 0; j < (joined ? 1 : place.rows); j++) {
+                const int64_t from = i * place.row_step + j * place.width * place.samples;
+                pass->kernels->transpose(&(pc_transpose_args){.out = pass->out + (to + j * place.y_step) * size,
+                                                              .out_step = place.sample_step,
+                                                              .in = panel + from * size,
+                                                              .in_step = place.samples,
+                                                              .rows = joined ? place.rows * place.width : place.width,
+                                                              .columns = place.samples});
+            }
+            continue;
+        }
         if (pass->call->dtype == PC_F32) {
             write_panel_f32(&place, (float *)pass->out + to, (const float *)panel + i * place.row_step, taken);
         } else {
