@@ -58,7 +58,7 @@ def relu(x: Array, gy: Array) -> Results:
 def adaptive(x: Array, gy: Array) -> Results:
     """Adaptive pooling, to a regular and to an irregular grid."""
     found: Results = {}
-    for size in (1, (2, 3), (4, 1), (None, 5)):
+    for size in (1, (2, 3), (4, 1), (None, 5), (None, None)):
         y = found[f"y {size}"] = F.adaptive_avg_pool2d(x, size)
         found[f"gx {size}"] = F.adaptive_avg_pool2d_backward(y[::-1], x.shape)
     return found
@@ -69,6 +69,8 @@ RUNS: dict[str, tuple[Callable[..., Results], tuple[int, ...]]] = {
     "relu": (relu, (3, 5, 201, 207)),
     "relu of a line": (relu, (700_001,)),
     "adaptive": (adaptive, (5, 7, 33, 35)),
+    "adaptive of several shares": (adaptive, (5, 7, 87, 91)),
+    "adaptive of two columns": (adaptive, (2, 3, 7, 2)),
     "adaptive of one": (adaptive, (1, 1, 300, 500)),
 }
 
@@ -99,11 +101,14 @@ def layouts(array: Array) -> dict[str, Array]:
     wide = np.zeros([2 * n for n in array.shape], array.dtype)
     every = tuple(slice(None, None, 2) for _ in array.shape)
     wide[every] = array
+    gaps = np.zeros((*array.shape[:-1], array.shape[-1] + 3), array.dtype)[..., :-3]
+    gaps[...] = array
     backward = tuple(slice(None, None, -1) for _ in array.shape)
     return {
         "Fortran": np.asfortranarray(array),
         "channels last": np.moveaxis(np.moveaxis(array, 1, -1).copy(), -1, 1),
         "every other": wide[every],
+        "gaps between rows": gaps,
         "backward": array[backward].copy()[backward],
         "big-endian": array.astype(array.dtype.newbyteorder()),
     }

@@ -292,9 +292,12 @@ def test_adaptive_none_and_zero():
     x = rng().standard_normal((2, 3, 4, 5))
     assert F.adaptive_avg_pool2d(x, (None, 2)).shape == (2, 3, 4, 2)
     np.testing.assert_array_equal(F.adaptive_avg_pool2d(x, (None, None)), x)
-    assert F.adaptive_avg_pool2d(x, 0).shape == (2, 3, 0, 0)
-    grad = F.adaptive_avg_pool2d_backward(np.ones((2, 3, 0, 0)), x.shape)
-    assert grad.shape == x.shape and not grad.any()
+    large = np.ones((2, 3, 150, 150))
+    for size in ((0, 0), (0, 2), (2, 0)):
+        assert F.adaptive_avg_pool2d(x, size).shape == (2, 3, *size)
+        F.relu(large)  # leaves its memory to the gradient
+        grad = F.adaptive_avg_pool2d_backward(np.ones((2, 3, *size)), large.shape)
+        assert grad.shape == large.shape and not grad.any()
 
 
 def test_adaptive_divides_twice_but_a_single_cell_once():
@@ -306,6 +309,9 @@ def test_adaptive_divides_twice_but_a_single_cell_once():
         assert F.adaptive_avg_pool2d(x[None], 1)[0, 0, 0] == once
         two = np.concatenate([x, x])
         assert F.adaptive_avg_pool2d(two[None], (2, 1))[0, :, 0].tolist() == [twice, twice]
+        for rows, share in ((1, once), (2, twice)):
+            grad = np.full((1, rows, 1), total)
+            assert (F.adaptive_avg_pool2d_backward(grad, (1, 3 * rows, 7)) == share).all()
         if once != twice:
             return
     raise AssertionError("no example tells the two roads apart")
