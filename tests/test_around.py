@@ -286,6 +286,17 @@ def test_conversion_and_copies_keep_the_buffers() -> None:
         other.load_state_dict({k: v for k, v in state.items() if k != "running_mean"})
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_gradients_that_are_asked_for_alone(training: bool) -> None:
+    x, gy = images(2, 3, 4, 5), images(2, 3, 4, 5) + 1
+    arrays = gy, x, np.zeros(3, "f4"), np.ones(3, "f4")
+    whole = F.batch_norm_backward(*arrays, training=training)
+    for mask in itertools.product((True, False), repeat=3):
+        found = F.batch_norm_backward(*arrays, training=training, output_mask=mask)
+        for wanted, got, expected in zip(mask, found, whole, strict=True):
+            assert np.array_equal(got, expected) if wanted else got is None
+
+
 def test_missing_parameters_stay_missing() -> None:
     for options, names in (
         ({"affine": False}, ()),
