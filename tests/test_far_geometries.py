@@ -135,6 +135,33 @@ def test_windows_that_tile_the_output(window: list[int], threads: int, dtype: st
         assert np.array_equal(y, expected)
 
 
+# Window, stride, padding, dilation, size of the input. By one of them the windows do not tile.
+NOTHING = (0, 0)
+ALMOST = [
+    ((2, 2), (2, 2), ((0, 1), NOTHING), (2, 1), (6, 8)),
+    ((2, 2), (2, 2), (NOTHING, (0, 1)), (1, 2), (6, 8)),
+    ((3, 3), (3, 3), ((1, 0), NOTHING), (1, 1), (6, 9)),
+    ((3, 3), (3, 3), (NOTHING, (1, 0)), (1, 1), (6, 9)),
+    ((2, 2), (2, 2), (NOTHING, NOTHING), (1, 1), (7, 8)),
+    ((2, 2), (2, 2), (NOTHING, NOTHING), (1, 1), (6, 9)),
+    ((3, 2), (2, 2), (NOTHING, NOTHING), (1, 1), (6, 8)),
+    ((2, 3), (2, 2), (NOTHING, NOTHING), (1, 1), (8, 6)),
+]
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding", "dilation", "size"), ALMOST, ids=str)
+def test_windows_that_almost_tile_the_output(
+    kernel: Any, stride: Any, padding: Any, dilation: Any, size: tuple[int, int]
+) -> None:
+    """A pixel of grad_in meets other taps than that of its place in a window."""
+    rng = np.random.default_rng(16)
+    x, w = whole(rng, (2, 4, *size), "float32"), whole(rng, (5, 4, *kernel), "float32")
+    options = {"stride": stride, "padding": padding, "dilation": dilation}
+    gy = whole(rng, F.conv2d(x, w, **options).shape, "float32")
+    gx, _, _ = F.conv2d_backward(gy, x, w, **options, output_mask=(True, False, False))
+    assert np.array_equal(gx, reference.conv2d_backward(gy, x, w, **options)[0])
+
+
 @in_child
 def test_threads_share_the_kernel_rows_of_a_dilated_window() -> None:
     """With one input channel and few outputs there is nothing else that they could share."""
