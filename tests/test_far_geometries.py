@@ -126,7 +126,11 @@ def test_bands_leave_out_taps_in_padding(stride: int, threads: int, dtype: str) 
 def test_windows_that_tile_the_output(window: list[int], threads: int, dtype: str) -> None:
     """Pixels of a window as rows of a 1x1 convolution: groups, bias, samples, several panels."""
     rng = np.random.default_rng(15)
-    for n, groups, ic, oc, size in ((3, 2, 4, 6, (5, 7)), (2, 1, 40, 90, (18, 31))):
+    for n, groups, ic, oc, size in (
+        (3, 2, 4, 6, (5, 7)),
+        (3, 2, 40, 24, (5, 7)),
+        (2, 1, 40, 90, (18, 31)),
+    ):
         x = whole(rng, (n, ic, *size), dtype)
         w, b = whole(rng, (ic, oc // groups, *window), dtype), whole(rng, (oc,), dtype)
         with pyconv.num_threads(threads):
