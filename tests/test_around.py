@@ -67,6 +67,7 @@ def adaptive(x: Array, gy: Array) -> Results:
 
 RUNS: dict[str, tuple[Callable[..., Results], tuple[int, ...]]] = {
     **{f"norm {shape}": (norm, shape) for shape in NORM_SHAPES},
+    "norm of huge numbers": (norm, (7, 3, 3, 5)),
     "relu": (relu, (3, 5, 201, 207)),
     "relu of a line": (relu, (700_001,)),
     "adaptive": (adaptive, (5, 7, 33, 35)),
@@ -77,10 +78,12 @@ RUNS: dict[str, tuple[Callable[..., Results], tuple[int, ...]]] = {
 
 
 def given(name: str, dtype: str) -> Results:
-    """Return the inputs of a run; those of batch normalisation far from zero."""
+    """Return the inputs of a run; those of batch normalisation far from zero, or overflowing."""
     run, shape = RUNS[name]
-    x = fresh(shape, dtype, 1)
-    return {"x": x + x.dtype.type(100) if run is norm else x, "gy": fresh(shape, dtype, 2)}
+    x, gy = fresh(shape, dtype, 1), fresh(shape, dtype, 2)
+    if "huge" in name:
+        x, gy = (array * np.finfo(dtype).max ** array.dtype.type(0.55) for array in (x, gy))
+    return {"x": x + x.dtype.type(100) if run is norm else x, "gy": gy}
 
 
 # ---- the same bits ----

@@ -101,6 +101,20 @@ def test_last_block_of_a_padded_gradient(
     assert np.array_equal(got, reference.padded_backward(bordered, x.shape, sides, "circular"))
 
 
+@in_child
+def test_infinite_weight_of_a_last_block() -> None:
+    """Each block looks at its own weights: this one's infinity meets no zeros behind grad_out."""
+    layer = pyconv.Conv2d(9, 2, 2, padding=1, padding_mode="circular", dtype="float64")
+    weight = np.ones(layer.weight.shape)
+    weight[-1, -1, 0, 0] = np.inf
+    layer.weight = weight
+    y = layer(np.ones((1, 9, 200, 256)))
+    gx = layer.backward(np.ones(y.shape))
+    assert gx is not None
+    assert np.isfinite(gx[:, :-1]).all()
+    assert np.isposinf(gx[:, -1]).all()
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("stride", [1, 2])

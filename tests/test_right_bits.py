@@ -133,6 +133,18 @@ def test_infinite_weight_over_padding(dtype: str) -> None:
 
 
 @parametrised
+def test_infinite_weight_over_wide_padding(dtype: str) -> None:
+    """Taps that read only padding are left out where all weights are finite, and only there."""
+    x, w = np.ones((1, 40, 1, 1), dtype), np.ones((40, 20, 3, 3), dtype)
+    options = {"padding": 4, "dilation": 4, "groups": 2}
+    assert (F.conv2d(x, w, **options) == 20).all()
+    w[-1, -1, -1, -1] = np.inf
+    y = F.conv2d(x, w, **options)[0, :, 0, 0]
+    assert np.isnan(y[-1])
+    assert (y[:-1] == 20).all()
+
+
+@parametrised
 @pytest.mark.parametrize("channels", [1, 20], ids="{} channels".format)
 @pytest.mark.parametrize("width", [3, 90], ids="{} wide".format)
 def test_infinite_weight_behind_the_gradient(channels: int, width: int, dtype: str) -> None:
