@@ -435,6 +435,13 @@ def test_batch_norm_of_constants_whose_sums_overflow():
     assert not y.any()
 
 
+def test_batch_norm_of_differences_that_overflow():
+    """The sums are made again in double, and so are the differences in them."""
+    x = np.repeat(np.array([-2e37, 3.3e38], np.float32), 512).reshape(2, 1, 16, 32)
+    y = F.batch_norm(x, None, None, training=True)
+    np.testing.assert_allclose(y, np.sign(x), rtol=1e-6)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_batch_norm_by_an_infinite_mean(dtype):
     """The infinity of the subtraction, and no NaN beside it."""
