@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import itertools
 import pickle
 import sys
 from collections.abc import Callable
@@ -58,7 +59,7 @@ def relu(x: Array, gy: Array) -> Results:
 def adaptive(x: Array, gy: Array) -> Results:
     """Adaptive pooling, to a regular and to an irregular grid."""
     found: Results = {}
-    for size in (1, (2, 3), (4, 1), (None, 5)):
+    for size in (1, (2, 3), (4, 1), (None, 5), (None, None)):
         y = found[f"y {size}"] = F.adaptive_avg_pool2d(x, size)
         found[f"gx {size}"] = F.adaptive_avg_pool2d_backward(y[::-1], x.shape)
     return found
@@ -66,18 +67,23 @@ def adaptive(x: Array, gy: Array) -> Results:
 
 RUNS: dict[str, tuple[Callable[..., Results], tuple[int, ...]]] = {
     **{f"norm {shape}": (norm, shape) for shape in NORM_SHAPES},
+    "norm of huge numbers": (norm, (7, 3, 3, 5)),
     "relu": (relu, (3, 5, 201, 207)),
     "relu of a line": (relu, (700_001,)),
     "adaptive": (adaptive, (5, 7, 33, 35)),
+    "adaptive of several shares": (adaptive, (5, 7, 87, 91)),
+    "adaptive of two columns": (adaptive, (2, 3, 7, 2)),
     "adaptive of one": (adaptive, (1, 1, 300, 500)),
 }
 
 
 def given(name: str, dtype: str) -> Results:
-    """Return the inputs of a run; those of batch normalisation far from zero."""
+    """Return the inputs of a run; those of batch normalisation far from zero, or overflowing."""
     run, shape = RUNS[name]
-    x = fresh(shape, dtype, 1)
-    return {"x": x + x.dtype.type(100) if run is norm else x, "gy": fresh(shape, dtype, 2)}
+    x, gy = fresh(shape, dtype, 1), fresh(shape, dtype, 2)
+    if "huge" in name:
+        x, gy = (array * np.finfo(dtype).max ** array.dtype.type(0.55) for array in (x, gy))
+    return {"x": x + x.dtype.type(100) if run is norm else x, "gy": gy}
 
 
 # ---- the same bits ----
@@ -99,11 +105,14 @@ def layouts(array: Array) -> dict[str, Array]:
     wide = np.zeros([2 * n for n in array.shape], array.dtype)
     every = tuple(slice(None, None, 2) for _ in array.shape)
     wide[every] = array
+    gaps = np.zeros((*array.shape[:-1], array.shape[-1] + 3), array.dtype)[..., :-3]
+    gaps[...] = array
     backward = tuple(slice(None, None, -1) for _ in array.shape)
     return {
         "Fortran": np.asfortranarray(array),
         "channels last": np.moveaxis(np.moveaxis(array, 1, -1).copy(), -1, 1),
         "every other": wide[every],
+        "gaps between rows": gaps,
         "backward": array[backward].copy()[backward],
         "big-endian": array.astype(array.dtype.newbyteorder()),
     }
@@ -114,8 +123,9 @@ def layouts(array: Array) -> dict[str, Array]:
 def test_layouts_do_not_matter(name: str, dtype: str) -> None:
     arrays, run = given(name, dtype), RUNS[name][0]
     expected = run(**arrays)
-    for what in layouts(arrays["x"]):
-        other = {key: layouts(array)[what] for key, array in arrays.items()}
+    changed = (("x", "gy"), ("x",), ("gy",))  # one may be read in place where the other is not
+    for what, keys in itertools.product(layouts(arrays["x"]), changed):
+        other = arrays | {key: layouts(arrays[key])[what] for key in keys}
         before = {key: array.copy() for key, array in other.items()}
         check_same(run(**other), expected, what)
         for key, array in other.items():
@@ -277,6 +287,17 @@ def test_conversion_and_copies_keep_the_buffers() -> None:
     np.testing.assert_array_equal(other.running_mean, state["running_mean"])
     with pytest.raises(RuntimeError, match="running_mean"):
         other.load_state_dict({k: v for k, v in state.items() if k != "running_mean"})
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_gradients_that_are_asked_for_alone(training: bool) -> None:
+    x, gy = images(2, 3, 4, 5), images(2, 3, 4, 5) + 1
+    arrays = gy, x, np.zeros(3, "f4"), np.ones(3, "f4")
+    whole = F.batch_norm_backward(*arrays, training=training)
+    for mask in itertools.product((True, False), repeat=3):
+        found = F.batch_norm_backward(*arrays, training=training, output_mask=mask)
+        for wanted, got, expected in zip(mask, found, whole, strict=True):
+            assert np.array_equal(got, expected) if wanted else got is None
 
 
 def test_missing_parameters_stay_missing() -> None:

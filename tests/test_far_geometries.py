@@ -101,6 +101,20 @@ def test_last_block_of_a_padded_gradient(
     assert np.array_equal(got, reference.padded_backward(bordered, x.shape, sides, "circular"))
 
 
+@in_child
+def test_infinite_weight_of_a_last_block() -> None:
+    """Each block looks at its own weights: this one's infinity meets no zeros behind grad_out."""
+    layer = pyconv.Conv2d(9, 2, 2, padding=1, padding_mode="circular", dtype="float64")
+    weight = np.ones(layer.weight.shape)
+    weight[-1, -1, 0, 0] = np.inf
+    layer.weight = weight
+    y = layer(np.ones((1, 9, 200, 256)))
+    gx = layer.backward(np.ones(y.shape))
+    assert gx is not None
+    assert np.isfinite(gx[:, :-1]).all()
+    assert np.isposinf(gx[:, -1]).all()
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("stride", [1, 2])
@@ -126,13 +140,44 @@ def test_bands_leave_out_taps_in_padding(stride: int, threads: int, dtype: str) 
 def test_windows_that_tile_the_output(window: list[int], threads: int, dtype: str) -> None:
     """Pixels of a window as rows of a 1x1 convolution: groups, bias, samples, several panels."""
     rng = np.random.default_rng(15)
-    for n, groups, ic, oc, size in ((3, 2, 4, 6, (5, 7)), (2, 1, 40, 90, (18, 31))):
+    for n, groups, ic, oc, size in (
+        (3, 2, 4, 6, (5, 7)),
+        (3, 2, 40, 24, (5, 7)),
+        (2, 1, 40, 90, (18, 31)),
+    ):
         x = whole(rng, (n, ic, *size), dtype)
         w, b = whole(rng, (ic, oc // groups, *window), dtype), whole(rng, (oc,), dtype)
         with pyconv.num_threads(threads):
             y = F.conv_transpose2d(x, w, b, stride=tuple(window), groups=groups)
         expected = reference.conv_transpose2d(x, w, b, stride=tuple(window), groups=groups)
         assert np.array_equal(y, expected)
+
+
+# Window, stride, padding, dilation, size of the input. By one of them the windows do not tile.
+NOTHING = (0, 0)
+ALMOST = [
+    ((2, 2), (2, 2), ((0, 1), NOTHING), (2, 1), (6, 8)),
+    ((2, 2), (2, 2), (NOTHING, (0, 1)), (1, 2), (6, 8)),
+    ((3, 3), (3, 3), ((1, 0), NOTHING), (1, 1), (6, 9)),
+    ((3, 3), (3, 3), (NOTHING, (1, 0)), (1, 1), (6, 9)),
+    ((2, 2), (2, 2), (NOTHING, NOTHING), (1, 1), (7, 8)),
+    ((2, 2), (2, 2), (NOTHING, NOTHING), (1, 1), (6, 9)),
+    ((3, 2), (2, 2), (NOTHING, NOTHING), (1, 1), (6, 8)),
+    ((2, 3), (2, 2), (NOTHING, NOTHING), (1, 1), (8, 6)),
+]
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding", "dilation", "size"), ALMOST, ids=str)
+def test_windows_that_almost_tile_the_output(
+    kernel: Any, stride: Any, padding: Any, dilation: Any, size: tuple[int, int]
+) -> None:
+    """A pixel of grad_in meets other taps than that of its place in a window."""
+    rng = np.random.default_rng(16)
+    x, w = whole(rng, (2, 4, *size), "float32"), whole(rng, (5, 4, *kernel), "float32")
+    options = {"stride": stride, "padding": padding, "dilation": dilation}
+    gy = whole(rng, F.conv2d(x, w, **options).shape, "float32")
+    gx, _, _ = F.conv2d_backward(gy, x, w, **options, output_mask=(True, False, False))
+    assert np.array_equal(gx, reference.conv2d_backward(gy, x, w, **options)[0])
 
 
 @in_child

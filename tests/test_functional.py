@@ -292,9 +292,12 @@ def test_adaptive_none_and_zero():
     x = rng().standard_normal((2, 3, 4, 5))
     assert F.adaptive_avg_pool2d(x, (None, 2)).shape == (2, 3, 4, 2)
     np.testing.assert_array_equal(F.adaptive_avg_pool2d(x, (None, None)), x)
-    assert F.adaptive_avg_pool2d(x, 0).shape == (2, 3, 0, 0)
-    grad = F.adaptive_avg_pool2d_backward(np.ones((2, 3, 0, 0)), x.shape)
-    assert grad.shape == x.shape and not grad.any()
+    large = np.ones((2, 3, 150, 150))
+    for size in ((0, 0), (0, 2), (2, 0)):
+        assert F.adaptive_avg_pool2d(x, size).shape == (2, 3, *size)
+        F.relu(large)  # leaves its memory to the gradient
+        grad = F.adaptive_avg_pool2d_backward(np.ones((2, 3, *size)), large.shape)
+        assert grad.shape == large.shape and not grad.any()
 
 
 def test_adaptive_divides_twice_but_a_single_cell_once():
@@ -306,6 +309,9 @@ def test_adaptive_divides_twice_but_a_single_cell_once():
         assert F.adaptive_avg_pool2d(x[None], 1)[0, 0, 0] == once
         two = np.concatenate([x, x])
         assert F.adaptive_avg_pool2d(two[None], (2, 1))[0, :, 0].tolist() == [twice, twice]
+        for rows, share in ((1, once), (2, twice)):
+            grad = np.full((1, rows, 1), total)
+            assert (F.adaptive_avg_pool2d_backward(grad, (1, 3 * rows, 7)) == share).all()
         if once != twice:
             return
     raise AssertionError("no example tells the two roads apart")
@@ -409,6 +415,41 @@ def test_batch_norm_float32_keeps_its_digits_far_from_zero(mean):
     mean, var = centred[0, :, 0, 0] * 0 + x.astype(np.float64).mean((0, 2, 3)), var.ravel()
     y = F.batch_norm(x, mean, var)
     assert np.abs(y - exact).max() < 2**-21 * np.abs(exact).max()
+    axes, slope = (0, 2, 3), 1 / np.sqrt(var + 1e-5).reshape(2, 1, 1)
+    g = (rng(1).standard_normal(x.shape) + 2).astype(np.float32)
+    gx, gw, _ = F.batch_norm_backward(g, x, None, None, training=True)
+    product = g * exact
+    assert (np.abs(gw - product.sum(axes)) < 2**-21 * np.abs(product).sum(axes)).all()
+    parts = [
+        g,
+        -g.mean(axes, np.float64, keepdims=True),
+        -exact * product.mean(axes)[:, None, None],
+    ]
+    assert (np.abs(gx - sum(parts) * slope) < 2**-21 * sum(map(np.abs, parts)) * slope).all()
+
+
+def test_batch_norm_of_constants_whose_sums_overflow():
+    """Their variance is zero: what rounding makes of it is not less, which would have no root."""
+    constants = rng().uniform(2.2e37, 3e38, (1, 200, 1, 1)).astype(np.float32)
+    y = F.batch_norm(np.broadcast_to(constants, (3, 200, 5, 7)), None, None, training=True)
+    assert not y.any()
+
+
+def test_batch_norm_of_differences_that_overflow():
+    """The sums are made again in double, and so are the differences in them."""
+    x = np.repeat(np.array([-2e37, 3.3e38], np.float32), 512).reshape(2, 1, 16, 32)
+    y = F.batch_norm(x, None, None, training=True)
+    np.testing.assert_allclose(y, np.sign(x), rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_batch_norm_by_an_infinite_mean(dtype):
+    """The infinity of the subtraction, and no NaN beside it."""
+    x, mean = rng().standard_normal((2, 2, 3, 3)).astype(dtype), np.array([np.inf, -np.inf], dtype)
+    y = F.batch_norm(x, mean, np.ones(2, dtype))
+    assert (y == -mean.reshape(2, 1, 1)).all()
+    _, gw, gb = F.batch_norm_backward(np.ones_like(x), x, mean, np.ones(2, dtype))
+    assert (gw == -mean).all() and (gb == 18).all()
 
 
 def test_batch_norm_with_an_outlier_in_front():

@@ -133,6 +133,18 @@ def test_infinite_weight_over_padding(dtype: str) -> None:
 
 
 @parametrised
+def test_infinite_weight_over_wide_padding(dtype: str) -> None:
+    """Taps that read only padding are left out where all weights are finite, and only there."""
+    x, w = np.ones((1, 40, 1, 1), dtype), np.ones((40, 20, 3, 3), dtype)
+    options = {"padding": 4, "dilation": 4, "groups": 2}
+    assert (F.conv2d(x, w, **options) == 20).all()
+    w[-1, -1, -1, -1] = np.inf
+    y = F.conv2d(x, w, **options)[0, :, 0, 0]
+    assert np.isnan(y[-1])
+    assert (y[:-1] == 20).all()
+
+
+@parametrised
 @pytest.mark.parametrize("channels", [1, 20], ids="{} channels".format)
 @pytest.mark.parametrize("width", [3, 90], ids="{} wide".format)
 def test_infinite_weight_behind_the_gradient(channels: int, width: int, dtype: str) -> None:
@@ -143,6 +155,28 @@ def test_infinite_weight_behind_the_gradient(channels: int, width: int, dtype: s
     gx = F.conv2d_backward(gy, np.ones((1, 1, 1, width), dtype), w, padding=(0, 1))[0][0, 0, 0]
     assert np.isposinf(gx[:-1]).all()
     assert gx[-1] == 2 * channels
+    # With stride 2 odd cells meet the taps 0 and 2, and the last of them only tap 2.
+    x = np.ones((1, 1, 1, 2 * width), dtype)
+    gx = F.conv2d_backward(gy, x, w, stride=2, padding=(0, 1))[0][0, 0, 0]
+    assert np.isposinf(gx[1:-1:2]).all()
+    assert (gx[::2] == channels).all() and gx[-1] == channels
+
+
+@parametrised
+@pytest.mark.parametrize("vertical", [False, True])
+@pytest.mark.parametrize("before", [False, True])
+def test_infinite_weight_behind_one_edge(before: bool, vertical: bool, dtype: str) -> None:
+    """A window of two taps leaves the gradient at one end alone, and only one cell is spared."""
+    gy, x = np.ones((1, 20, 1, 90), dtype), np.ones((1, 1, 1, 90), dtype)
+    w, padding = np.ones((20, 1, 1, 2), dtype), ((0, 0), (0, 1) if before else (1, 0))
+    w[-1, 0, 0, int(before)] = np.inf
+    if vertical:
+        gy, x, w = (array.swapaxes(2, 3) for array in (gy, x, w))
+        padding = padding[::-1]
+    gx = F.conv2d_backward(gy, x, w, padding=padding)[0].ravel()
+    edge = 0 if before else -1
+    assert gx[edge] == 20
+    assert np.isposinf(np.delete(gx, edge)).all()
 
 
 @parametrised

@@ -29,7 +29,7 @@ def lengths(table: Table) -> list[int]:
 
 
 @covers("norm_sums")
-@pytest.mark.parametrize("kind", ["square", "product", "same array"])
+@pytest.mark.parametrize("kind", ["square", "product", "twins", "same array", "same row"])
 @pytest.mark.parametrize("special", [False, True])
 def test_norm_sums(table: Table, oracle: ctypes.CDLL, kind: str, special: bool) -> None:
     """Chains of 16 in each of the virtual lanes, then doubles, whatever the vector's length."""
@@ -38,6 +38,8 @@ def test_norm_sums(table: Table, oracle: ctypes.CDLL, kind: str, special: bool) 
     lanes = 128 // table.dtype.itemsize
     for count, flush, rows in itertools.product(lengths(table), FLUSH, (1, 2, 5)):
         gap_u, gap_v = (int(gap) for gap in rng.integers(0, 4, 2))
+        if kind == "twins":  # all is alike but the place
+            gap_v = gap_u
         if rows > 1 and rows * (count + 3) * table.dtype.itemsize > 1 << 14:
             continue
         for page in (u_page, v_page, sums_page):
@@ -49,10 +51,12 @@ def test_norm_sums(table: Table, oracle: ctypes.CDLL, kind: str, special: bool) 
         u[:] = numbers(rng, u.size, table.dtype, special=special)
         v[:] = numbers(rng, v.size, table.dtype, special=special)
         sums[:] = rng.standard_normal(2 * lanes)
-        u0, v0 = (float(table.dtype.type(x)) for x in rng.standard_normal(2))
-        if kind != "product":
+        u0, v0 = (float(x) for x in numbers(rng, 2, table.dtype, special=special))
+        if kind not in ("product", "twins"):
             v, v_step = u, u_step
-        if kind == "square":
+        if kind == "same row":  # each of u meets it: no squares but those of the first row
+            v_step = 0
+        if kind in ("twins", "square", "same row"):
             v0 = u0
         expected = sums.copy()
         args = NormSumsArgs(
