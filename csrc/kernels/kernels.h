@@ -205,7 +205,8 @@ enum {
  * src is read exactly; of each plane the elements 0 .. readable-1 may be read as well.
  * start and place are read in whole vectors, row_cells exactly, and cells has a vector of ones behind the columns. out
  * and indices are written exactly, parts of them more than once. `work` is scratch: the rows of src that the call touches
- * (max_pool_forward: PC_POOL_ROWS rows), as wide as the columns that its taps look at, and PC_POOL_ROWS + 4 vectors. */
+ * (max_pool_forward: PC_POOL_ROWS rows; where out_row is less than a vector, at least so many), as wide as the columns
+ * that its taps look at, and PC_POOL_ROWS + 4 vectors. */
 typedef struct {
     void *out; /* T */
     int64_t *indices;
