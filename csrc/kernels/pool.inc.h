@@ -10,7 +10,8 @@
  * next rows still come to overwrite what is too much.
  *
  * Largest values alone go down the columns of a window first and then across: 2 + 2 comparisons instead of 8 for 3x3,
- * and the row in between has its padding for nothing. Rows shorter than a vector stay in registers: half of the time. */
+ * and the row in between has its padding for nothing. Rows shorter than a vector stay in registers
+ * (2 x 2 on maps of 14: 1.8 times as fast, 3 x 3 two apart on maps of 13: 1.3 times, 3 x 3 one apart: the same). */
 
 /* So many elements ahead the source is asked for. Without it planes that come from memory take half as long again (2 x 2
  * on 64 maps of 224 x 224: 1.58 ms against 1.03), those that come from a cache as long as with it. */
