@@ -454,12 +454,16 @@ PC_INLINE void PC_LOCAL(by_columns)(const pc_pool_args *a, const int64_t kw, con
 void PC_SYMBOL(max_pool_forward)(const pc_pool_args *args)
 {
     const pc_pool_args copy = *args, *a = &copy;
-    if (a->columns < V_LANES &&
-        a->columns == a->out_row) { /* a row in between would be read when it has just been stored */
-        PC_SPECIALISED(by_rows, a, PC_LOCAL(MAX))
-        return;
+    /* A row in between of less than a vector would be read when it has just been stored. Windows of other sizes are rare
+     * there, and so are rows of less than eight elements: code for all of them takes 90 KB. */
+    const bool narrow = V_LANES >= 8 && a->columns < V_LANES && a->columns == a->out_row && a->dw == 1;
+    if (narrow && a->kw == 3 && a->sw == 2) {
+        PC_LOCAL(by_rows)(a, PC_LOCAL(MAX), 3, 2);
+    } else if (narrow && a->kw == 2 && a->sw == 2) {
+        PC_LOCAL(by_rows)(a, PC_LOCAL(MAX), 2, 2);
+    } else {
+        PC_SPECIALISED(by_columns, a)
     }
-    PC_SPECIALISED(by_columns, a)
 }
 
 void PC_SYMBOL(max_pool_forward_taps)(const pc_pool_args *args)
