@@ -304,10 +304,10 @@ def test_turns() -> None:
 
     runs = {name: lambda name=name: calls.append(name) for name in lasts}
     times = measure.take_turns(runs, 0.0, clock)
-    # The quick one: a first call, then in both rounds one without a clock and three with.
-    quick = ["quick"] * 4
+    # The quick one: a first call, then in both rounds three without a clock and three with.
+    quick = ["quick"] * 6
     assert calls == ["quick", "slow", "hopeless", *quick, *quick]
-    assert times["quick"] == (1e-3 / 9, pytest.approx(1e-3 * (1 / 5 + 1 / 7) / 2))
+    assert times["quick"] == (1e-3 / 13, pytest.approx(1e-3 * (1 / 7 + 1 / 11) / 2))
     assert times["slow"] == (1.0, 1.0) and times["hopeless"] == (4.0, 4.0)
 
     calls.clear()

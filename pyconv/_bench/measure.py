@@ -2,8 +2,8 @@
 
 All engines of a row and the limit take turns for several rounds, so that whatever else happens on
 the machine happens to all of them. A turn begins with a pause, until the threads of the engine
-before have stopped spinning, and a call that is not timed, which brings back what the others have
-pushed out of the caches.
+before have stopped spinning, and calls that are not timed, which bring back what the others have
+pushed out of the caches, and give the system time to find a CPU for each thread.
 """
 
 from __future__ import annotations
@@ -96,12 +96,13 @@ def take_turns(
     # A long call is its own warming-up, and the first one counts as well.
     times = {name: [t] if calls[name] == 1 else [] for name, t in first.items()}
     playing = [name for name, t in first.items() if not (t > LONG and t > HOPELESS * fastest)]
-    turn = pauses + sum(first[name] * (calls[name] + (calls[name] > 1)) for name in playing)
+    warm = {name: count if count > 1 else 0 for name, count in calls.items()}
+    turn = pauses + sum(first[name] * (calls[name] + warm[name]) for name in playing)
     for _ in range(max(2, min(MOST_ROUNDS, int(budget / turn)))):
         for name in playing:
             run = runs[name]
             settle()
-            if calls[name] > 1:
+            for _ in range(warm[name]):
                 run()
             times[name].extend(clock(run) for _ in range(calls[name]))
     return {name: (min(kept), statistics.median(kept)) for name, kept in times.items()}
