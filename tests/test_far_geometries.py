@@ -167,11 +167,25 @@ ALMOST = [
 ]
 
 
-@pytest.mark.parametrize(("kernel", "stride", "padding", "dilation", "size"), ALMOST, ids=str)
-def test_windows_that_almost_tile_the_output(
+# One window along an axis tiles it whatever the stride, if it is as long as the input.
+SINGLE = [
+    ((4, 4), (1, 1), (NOTHING, NOTHING), (1, 1), (4, 4)),
+    ((3, 5), (1, 2), (NOTHING, NOTHING), (1, 1), (3, 5)),
+    ((4, 2), (1, 2), (NOTHING, NOTHING), (1, 1), (4, 6)),
+    ((2, 5), (2, 7), (NOTHING, NOTHING), (1, 1), (6, 5)),
+    ((4, 4), (1, 1), (NOTHING, NOTHING), (1, 1), (4, 5)),
+    ((4, 4), (3, 3), (NOTHING, NOTHING), (1, 1), (5, 6)),
+    ((3, 3), (1, 1), (NOTHING, NOTHING), (2, 2), (5, 5)),
+]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "dilation", "size"), ALMOST + SINGLE, ids=str
+)
+def test_windows_that_tile_the_output_or_almost(
     kernel: Any, stride: Any, padding: Any, dilation: Any, size: tuple[int, int]
 ) -> None:
-    """A pixel of grad_in meets other taps than that of its place in a window."""
+    """Some pixels of grad_in meet other taps than that of their place in a window."""
     rng = np.random.default_rng(16)
     x, w = whole(rng, (2, 4, *size), "float32"), whole(rng, (5, 4, *kernel), "float32")
     options = {"stride": stride, "padding": padding, "dilation": dilation}

@@ -59,12 +59,13 @@ static pc_pass forward_pass(const pc_conv_geom *geom, pc_dtype dtype, pc_call *c
 }
 
 /* Where windows tile the output each pixel of one meets one tap, and all read the same source: then each channel is as
- * many rows p as the window has pixels, of a 1x1 convolution. */
+ * many rows p as the window has pixels, of a 1x1 convolution. A single window tiles it whatever the stride (a
+ * generator's first layer). */
 static bool tiles_output(const pc_conv_geom *g)
 {
     const bool dense = (g->dh == 1 || g->kh == 1) && (g->dw == 1 || g->kw == 1);
-    return dense && g->kh == g->sh && g->kw == g->sw && g->pt == 0 && g->pl == 0 && g->ih == g->oh * g->kh &&
-           g->iw == g->ow * g->kw;
+    const bool apart = (g->kh == g->sh || g->oh == 1) && (g->kw == g->sw || g->ow == 1);
+    return dense && apart && g->pt == 0 && g->pl == 0 && g->ih == g->oh * g->kh && g->iw == g->ow * g->kw;
 }
 
 static pc_pass backward_pass(const pc_conv_geom *geom, pc_dtype dtype, pc_call *call)

@@ -87,8 +87,8 @@ CASES = {
         *("Conv2d", (9, 10, 3), {"padding": 1}, (5, 9, 5, 5)),
         *(dense(RUN_ON), dense(RUN_ON), weight("input packed")),
     ),
-    "exact": Case(  # a generator's first layer: each pixel is a band
-        *("ConvTranspose2d", (64, 64, 3), {}, (6, 64, 1, 1)),
+    "exact": Case(  # a small map under a large window: each pixel is a band
+        *("ConvTranspose2d", (64, 64, 4), {}, (6, 64, 2, 2)),
         *(dense(RUN_ON), dense(RUN_ON), weight("input packed")),
     ),
     "phases": Case(  # a strided gradient, its phases through a panel
