@@ -191,7 +191,7 @@ class Linear(VjpModule):
 
     def _vjp(self, input: Any) -> tuple[Array, Callable[..., Any]]:
         # The pullback may be kept by the layer: it holds what it needs, and not the layer.
-        label, parameters = self._label(), self._named()
+        parameters, label = self._named(), self._label()
         weight, bias = self.weight, self.bias
         x = as_float(label, input, weight.dtype)
         shape = self.output_shape(x.shape)
