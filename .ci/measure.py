@@ -18,7 +18,7 @@ RUNS = 15
 MEGABYTE = 1e6
 
 # The promise for the import is 10 ms; the check leaves room for a slow machine.
-LIMITS = {"extension": 1.25 * MEGABYTE, "package": 2.0 * MEGABYTE, "import": 15e-3}
+LIMITS = {"extension": 1.2 * MEGABYTE, "package": 2.0 * MEGABYTE, "import": 15e-3}
 
 TIME_PYCONV = """
 import numpy, time

@@ -88,7 +88,7 @@ def test_sizes() -> None:
     files = [path for path in PACKAGE.rglob("*") if "__pycache__" not in path.parts]
     total = sum(path.stat().st_size for path in files if path.is_file())
     if is_release():
-        assert EXTENSION.stat().st_size < 1.25e6
+        assert EXTENSION.stat().st_size < 1.2e6
         assert total < 2e6
     assert total > EXTENSION.stat().st_size
 

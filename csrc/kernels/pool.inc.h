@@ -272,7 +272,7 @@ PC_INLINE void PC_LOCAL(outputs)(const pc_pool_args *a, const int op, const PC_L
 PC_INLINE void PC_LOCAL(output_row)(const pc_pool_args *a, const int op, const PC_LOCAL(line) * l, const int64_t kw,
                                     const int stride)
 {
-    if (a->columns < V_LANES) {
+    if (op == PC_LOCAL(MAX) || a->columns < V_LANES) { /* largest values alone come here for short rows only */
         const T *last = l->row + (l->taps.to - 1 - l->taps.from) * l->row_step + (kw - 1) * a->dw;
         if (stride == 0 || l->taps.to == l->taps.from || l->readable - last < stride * V_LANES) {
             PC_LOCAL(outputs)(a, op, l, 0, a->kw, stride, true, true);
@@ -455,8 +455,9 @@ void PC_SYMBOL(max_pool_forward)(const pc_pool_args *args)
 {
     const pc_pool_args copy = *args, *a = &copy;
     /* A row in between of less than a vector would be read when it has just been stored. Windows of other sizes are rare
-     * there, and so are rows of less than eight elements: code for all of them takes 90 KB. */
-    const bool narrow = V_LANES >= 8 && a->columns < V_LANES && a->columns == a->out_row && a->dw == 1;
+     * there, and so are rows shorter than eight elements and such rows of doubles: code for all of them takes 90 KB. */
+    enum { WORTH = sizeof(T) == sizeof(float) && V_LANES >= 8 };
+    const bool narrow = WORTH && a->columns < V_LANES && a->columns == a->out_row && a->dw == 1;
     if (narrow && a->kw == 3 && a->sw == 2) {
         PC_LOCAL(by_rows)(a, PC_LOCAL(MAX), 3, 2);
     } else if (narrow && a->kw == 2 && a->sw == 2) {
