@@ -269,10 +269,11 @@ PC_INLINE void PC_LOCAL(outputs)(const pc_pool_args *a, const int op, const PC_L
     }
 }
 
+/* `few` as a constant where it is known that there are less than a vector. */
 PC_INLINE void PC_LOCAL(output_row)(const pc_pool_args *a, const int op, const PC_LOCAL(line) * l, const int64_t kw,
-                                    const int stride)
+                                    const int stride, const bool few)
 {
-    if (op == PC_LOCAL(MAX) || a->columns < V_LANES) { /* largest values alone come here for short rows only */
+    if (few || a->columns < V_LANES) {
         const T *last = l->row + (l->taps.to - 1 - l->taps.from) * l->row_step + (kw - 1) * a->dw;
         if (stride == 0 || l->taps.to == l->taps.from || l->readable - last < stride * V_LANES) {
             PC_LOCAL(outputs)(a, op, l, 0, a->kw, stride, true, true);
@@ -294,7 +295,7 @@ PC_INLINE const T *PC_LOCAL(writable)(const pc_pool_args *a, const T *row)
     return a->out_row == a->columns ? (const T *)a->out + a->planes * a->rows * a->out_row : row + a->columns;
 }
 
-/* Every tap of every output, by rows. */
+/* Every tap of every output, by rows; largest values alone only of rows shorter than a vector. */
 PC_INLINE void PC_LOCAL(by_rows)(const pc_pool_args *a, const int op, const int64_t kw, const int stride)
 {
     const int64_t width = (a->columns - 1) * a->sw + (kw - 1) * a->dw + 1;
@@ -332,7 +333,7 @@ PC_INLINE void PC_LOCAL(by_rows)(const pc_pool_args *a, const int op, const int6
             l.indices = op == PC_LOCAL(TAPS) ? a->indices + at : NULL;
             l.writable = PC_LOCAL(writable)(a, l.out);
             l.ahead = staged || a->sh > 2 ? NULL : src + y * a->sh * a->src_row;
-            PC_LOCAL(output_row)(a, op, &l, kw, stride);
+            PC_LOCAL(output_row)(a, op, &l, kw, stride, op == PC_LOCAL(MAX));
         }
     }
 }
@@ -427,7 +428,7 @@ PC_INLINE void PC_LOCAL(by_columns)(const pc_pool_args *a, const int64_t kw, con
                                           .out = out,
                                           .writable = PC_LOCAL(writable)(a, out),
                                           .y = y};
-                PC_LOCAL(output_row)(a, PC_LOCAL(MAX), &l, kw, stride);
+                PC_LOCAL(output_row)(a, PC_LOCAL(MAX), &l, kw, stride, false);
             }
         }
     }
