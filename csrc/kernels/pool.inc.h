@@ -298,6 +298,8 @@ PC_INLINE const T *PC_LOCAL(writable)(const pc_pool_args *a, const T *row)
 /* Every tap of every output, by rows; largest values alone only of rows shorter than a vector. */
 PC_INLINE void PC_LOCAL(by_rows)(const pc_pool_args *a, const int op, const int64_t kw, const int stride)
 {
+    const bool close = a->readable == a->src_plane;
+    const T *end = (const T *)a->src + a->planes * a->src_plane;
     const int64_t width = (a->columns - 1) * a->sw + (kw - 1) * a->dw + 1;
     const bool staged = a->left < 0 || a->left + width > a->src_columns;
     const int64_t first = pc_max(0, a->top);
@@ -318,7 +320,7 @@ PC_INLINE void PC_LOCAL(by_rows)(const pc_pool_args *a, const int op, const int6
             l.readable = src + (last - first) * width + 2 * V_LANES;
         } else {
             /* What comes behind a plane is the next one, if they lie closely. */
-            l.readable = src + a->readable + (a->readable == a->src_plane ? (a->planes - 1 - plane) * a->src_plane : 0);
+            l.readable = close ? end : src + a->readable;
             src += a->left;
         }
         for (int64_t y = 0; y < a->rows; y++) {
@@ -455,9 +457,9 @@ PC_INLINE void PC_LOCAL(by_columns)(const pc_pool_args *a, const int64_t kw, con
 void PC_SYMBOL(max_pool_forward)(const pc_pool_args *args)
 {
     const pc_pool_args copy = *args, *a = &copy;
-    /* A row in between of less than a vector would be read when it has just been stored. Windows of other sizes are rare
-     * there, and so are rows shorter than eight elements and such rows of doubles: code for all of them takes 90 KB. */
-    enum { WORTH = sizeof(T) == sizeof(float) && V_LANES >= 8 };
+    /* A row in between of less than a vector would be read when it has just been stored. Only where that was seen to
+     * pay, with vectors of eight, and for the windows that people use there: code for all takes 90 KB. */
+    enum { WORTH = sizeof(T) == sizeof(float) && V_LANES == 8 };
     const bool narrow = WORTH && a->columns < V_LANES && a->columns == a->out_row && a->dw == 1;
     if (narrow && a->kw == 3 && a->sw == 2) {
         PC_LOCAL(by_rows)(a, PC_LOCAL(MAX), 3, 2);
