@@ -288,6 +288,40 @@ def test_adaptive_windows(shape, size):
         assert gradcheck(F.adaptive_avg_pool2d, x, output_size=size)
 
 
+def means(size, count):
+    """Return the matrix that takes the mean of each window along an axis."""
+    matrix = np.zeros((count, size))
+    for i in range(count):
+        window = slice(i * size // count, -(-(i + 1) * size // count))
+        matrix[i, window] = 1 / (window.stop - window.start)
+    return matrix
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [
+        ((1, 2, 150, 190), (130, 110)),  # planes in bands
+        ((1, 2, 40, 3), (400, 120)),  # of which each row is held by many windows
+        ((1, 1, 3, 20000), (2, 9001)),  # rows longer than a band
+        ((3, 700, 5, 6), (4, 4)),  # planes in groups, the last one short
+        ((5, 7, 9, 31), (4, 18)),
+    ],
+)
+def test_adaptive_blocks(shape, size):
+    y, x = means(shape[2], size[0]), means(shape[3], size[1])
+    image, grad = rng().standard_normal(shape), rng().standard_normal((*shape[:2], *size))
+    wide = np.repeat(image, 2, 1)
+    views = (image, wide[:, ::2], image.transpose(0, 2, 3, 1).copy().transpose(0, 3, 1, 2))
+    for view in views:
+        np.testing.assert_allclose(F.adaptive_avg_pool2d(view, size), y @ image @ x.T, atol=1e-12)
+    expected = y.T @ grad @ x
+    for view in (grad, np.repeat(grad, 2, 1)[:, ::2], np.repeat(grad, 2, 3)[..., ::2]):
+        found = F.adaptive_avg_pool2d_backward(view, shape)
+        np.testing.assert_allclose(found, expected, atol=1e-12)
+    flat = F.adaptive_avg_pool2d_backward(np.broadcast_to(1.0, grad.shape), shape)
+    np.testing.assert_allclose(flat, y.T @ np.ones_like(grad) @ x, atol=1e-12)
+
+
 def test_adaptive_none_and_zero():
     x = rng().standard_normal((2, 3, 4, 5))
     assert F.adaptive_avg_pool2d(x, (None, 2)).shape == (2, 3, 4, 2)

@@ -249,14 +249,16 @@ typedef struct {
     double factor, term; /* rounded to T */
     int64_t rounds;
 } pc_chains_args;
-/* row_sums: out[q] = (accumulate ? out[q] : 0) + in[q] + in[step + q] + ... of `rows` rows, in this order, for
- * q < columns. Everything is read and written exactly. */
+/* span_sums: sums of neighbouring rows, of several planes. out[p][s][q] = 0 + in[p * plane_step + f * step + q] for
+ * f = first[s] - first[0] and the count[s] - 1 rows behind it, in this order; for p < planes, s < spans, q < columns.
+ * Everything is read and written exactly. */
 typedef struct {
-    void *out;      /* T */
-    const void *in; /* T */
-    int64_t rows, step, columns;
-    bool accumulate;
-} pc_row_args;
+    void *out;      /* T, without gaps */
+    const void *in; /* T: where the first span of the first plane begins */
+    const int64_t *first, *count;
+    int64_t planes, plane_step;
+    int64_t spans, step, columns;
+} pc_span_args;
 
 /* The maps, over `count` elements. `out` may be one of the inputs; everything is read and written exactly.
  *

@@ -56,45 +56,71 @@ void PC_SYMBOL(relu_backward)(const pc_map_args *a)
     }
 }
 
-/* `vectors` whole vectors side by side: their chains of additions do not wait for each other. */
-PC_INLINE void PC_LOCAL(sum_vectors)(const pc_row_args *a, int64_t q, const int vectors)
+/* So many elements ahead a span's rows are asked for: maps of 7 x 7 that come from memory take half as long. */
+#define PC_SPAN_AHEAD 1024
+
+/* `vectors` vectors of a span's sum, the last of them over the one before; or, if `narrow`, a single one of all columns.
+ * Their chains of additions do not wait for each other. */
+PC_INLINE void PC_LOCAL(span_vectors)(T *out, const T *in, int64_t step, int64_t count, int64_t columns,
+                                      const int vectors, const bool narrow, const bool exact)
 {
-    T *out = (T *)a->out + q;
-    const T *in = (const T *)a->in + q;
+    const int64_t last = narrow ? 0 : columns - V_LANES;
     v_t sum[4];
     PC_UNROLL(4)
     for (int v = 0; v < vectors; v++) {
-        sum[v] = a->accumulate ? v_load(out + v * V_LANES) : v_zero();
+        sum[v] = v_zero();
     }
-    for (int64_t r = 0; r < a->rows; r++) {
+    for (int64_t r = 0; r < count; r++, in += step) {
         PC_UNROLL(4)
         for (int v = 0; v < vectors; v++) {
-            sum[v] = v_add(sum[v], v_load(in + r * a->step + v * V_LANES));
+            if (v * V_LANES * (int)sizeof(T) % 64 == 0) {
+                __builtin_prefetch(in + v * V_LANES + PC_SPAN_AHEAD);
+            }
+            sum[v] =
+                v_add(sum[v], narrow ? v_load_tail(in, columns) : v_load(in + (v + 1 < vectors ? v * V_LANES : last)));
         }
     }
     PC_UNROLL(4)
     for (int v = 0; v < vectors; v++) {
-        v_store(out + v * V_LANES, sum[v]);
+        if (exact) {
+            v_store_tail(out, sum[v], columns);
+        } else {
+            v_store(out + (v + 1 < vectors ? v * V_LANES : last), sum[v]);
+        }
     }
 }
 
-void PC_SYMBOL(row_sums)(const pc_row_args *a)
+/* Rows shorter than a vector are written as whole ones while rows still come to overwrite what is too much: to store
+ * through a mask takes as long as a dozen stores on some processors. */
+void PC_SYMBOL(span_sums)(const pc_span_args *args)
 {
-    int64_t q = 0;
-    for (; a->columns - q >= 4 * V_LANES; q += 4 * V_LANES) {
-        PC_LOCAL(sum_vectors)(a, q, 4);
-    }
-    for (; a->columns - q >= V_LANES; q += V_LANES) {
-        PC_LOCAL(sum_vectors)(a, q, 1);
-    }
-    if (q < a->columns) {
-        T *out = (T *)a->out + q;
-        const T *in = (const T *)a->in + q;
-        const int64_t count = a->columns - q;
-        v_t sum = a->accumulate ? v_load_tail(out, count) : v_zero();
-        for (int64_t r = 0; r < a->rows; r++) {
-            sum = v_add(sum, v_load_tail(in + r * a->step, count));
+    const pc_span_args a = *args;
+    T *out = a.out;
+    const T *const end = out + a.planes * a.spans * a.columns;
+    for (int64_t p = 0; p < a.planes; p++) {
+        for (int64_t s = 0; s < a.spans; s++) {
+            const T *in = (const T *)a.in + p * a.plane_step + (a.first[s] - a.first[0]) * a.step;
+            const int64_t count = a.count[s];
+            int64_t columns = a.columns;
+            for (; columns > 4 * V_LANES; columns -= 4 * V_LANES, in += 4 * V_LANES, out += 4 * V_LANES) {
+                PC_LOCAL(span_vectors)(out, in, a.step, count, 4 * V_LANES, 4, false, false);
+            }
+            if (a.columns < V_LANES && end - out < V_LANES) {
+                PC_LOCAL(span_vectors)(out, in, a.step, count, columns, 1, true, true);
+            } else if (a.columns < V_LANES) {
+                PC_LOCAL(span_vectors)(out, in, a.step, count, columns, 1, true, false);
+            } else if (columns > 3 * V_LANES) {
+                PC_LOCAL(span_vectors)(out, in, a.step, count, columns, 4, false, false);
+            } else if (columns > 2 * V_LANES) {
+                PC_LOCAL(span_vectors)(out, in, a.step, count, columns, 3, false, false);
+            } else if (columns > V_LANES) {
+                PC_LOCAL(span_vectors)(out, in, a.step, count, columns, 2, false, false);
+            } else {
+                PC_LOCAL(span_vectors)(out, in, a.step, count, columns, 1, false, false);
+            }
+            out += columns;
         }
-        v_store_tail(out, sum, count);
     }
 }
+
+#undef PC_SPAN_AHEAD

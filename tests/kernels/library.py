@@ -262,16 +262,19 @@ class MapArgs(ctypes.Structure):
     )
 
 
-class RowArgs(ctypes.Structure):
-    """Mirror of pc_row_args."""
+class SpanArgs(ctypes.Structure):
+    """Mirror of pc_span_args."""
 
     _fields_ = (
         ("out", pointer),
         ("in_", pointer),
-        ("rows", i64),
+        ("first", pointer),
+        ("count", pointer),
+        ("planes", i64),
+        ("plane_step", i64),
+        ("spans", i64),
         ("step", i64),
         ("columns", i64),
-        ("accumulate", ctypes.c_bool),
     )
 
 

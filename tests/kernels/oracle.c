@@ -48,11 +48,11 @@ int64_t oracle_layout(const char *what)
     PLACE(pc_pairs_args, indices)
     PLACE(pc_pairs_args, strange)
     SIZE(pc_map_args)
-    SIZE(pc_row_args)
+    SIZE(pc_span_args)
     SIZE(pc_norm_sums_args)
     SIZE(pc_norm_map_args)
     PLACE(pc_map_args, count)
-    PLACE(pc_row_args, accumulate)
+    PLACE(pc_span_args, columns)
     PLACE(pc_norm_sums_args, count)
     PLACE(pc_norm_map_args, count)
     SIZE(pc_kernels)
@@ -130,14 +130,15 @@ void NAME(norm_sums)(const pc_norm_sums_args *a, int fused)
     }
 }
 
-void NAME(row_sums)(const pc_row_args *a)
+void NAME(span_sums)(const pc_span_args *a)
 {
-    for (int64_t q = 0; q < a->columns; q++) {
-        T sum = a->accumulate ? ((T *)a->out)[q] : 0;
-        for (int64_t r = 0; r < a->rows; r++) {
-            sum += ((const T *)a->in)[r * a->step + q];
+    for (int64_t i = 0; i < a->planes * a->spans * a->columns; i++) {
+        const int64_t p = i / a->columns / a->spans, s = i / a->columns % a->spans, q = i % a->columns;
+        T sum = 0;
+        for (int64_t r = a->first[s] - a->first[0]; r < a->first[s] - a->first[0] + a->count[s]; r++) {
+            sum += ((const T *)a->in)[p * a->plane_step + r * a->step + q];
         }
-        ((T *)a->out)[q] = sum;
+        ((T *)a->out)[i] = sum;
     }
 }
 

@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 import pytest
 from guarded import FLUSH, Flush, Pages
-from kernels.library import Array, MapArgs, RowArgs, Table, address, covers, numbers, same_bits
+from kernels.library import Array, MapArgs, SpanArgs, Table, address, covers, numbers, same_bits
 
 CANARY = 0xA5
 COUNTS = (*range(70), 127, 128, 129, 191, 200, 256, 257)
@@ -113,28 +113,46 @@ def test_relu_rules_by_hand(table: Table) -> None:
     assert int(bits[0]) == 0b0111000
 
 
-@covers("row_sums")
-def test_row_sums(table: Table, oracle: ctypes.CDLL) -> None:
-    """Rows at any distance, of either sign, are added in order, to what is there or to nothing."""
-    rng, out_page, in_page = np.random.default_rng(3), Pages(1 << 13), Pages(1 << 16)
-    lengths = (*range(1, 2 * table.lanes + 2), 4 * table.lanes, 9 * table.lanes + 1)
-    for columns, flush, accumulate in itertools.product(lengths, FLUSH, (False, True)):
-        for rows, gap in itertools.product((0, 1, 2, 5), (0, 3)):
+SPANS = (
+    ([0], [3]),
+    ([0, 2, 3], [2, 1, 2]),
+    ([4, 5, 5, 7], [2, 1, 4, 1]),
+    ([1, 1, 2], [1, 0, 1]),
+)
+
+
+@covers("span_sums")
+def test_span_sums(table: Table, oracle: ctypes.CDLL) -> None:
+    """Neighbouring rows at any distance, of either sign, are added in order, plane by plane."""
+    rng, out_page, in_page = np.random.default_rng(3), Pages(1 << 14), Pages(1 << 16)
+    lengths = (*range(1, 4 * table.lanes + 2), 8 * table.lanes, 9 * table.lanes + 1)
+    for columns, flush, (first, count) in itertools.product(lengths, FLUSH, SPANS):
+        for planes, gap in ((1, 0), (3, 2)):
             out_page.bytes[:] = in_page.bytes[:] = CANARY
             step = (columns + gap) * int(rng.choice([1, -1]))
-            out = out_page.array(columns, table.dtype, flush)
-            reach = max(rows - 1, 0) * abs(step) + columns
-            block = in_page.array(reach, table.dtype, flush)
-            out[:] = numbers(rng, columns, table.dtype, special=True)
-            block[:] = numbers(rng, reach, table.dtype, special=True)
-            start = 0 if step > 0 else reach - columns
-            args = RowArgs(address(out), address(block, start), rows, step, columns, accumulate)
-            expected = out.copy()
-            scalar = RowArgs.from_buffer_copy(args)
+            rows = max(f - first[0] + n for f, n in zip(first, count, strict=True))
+            plane = (rows - 1) * abs(step) + columns
+            out = out_page.array(planes * len(first) * columns, table.dtype, flush)
+            block = in_page.array(planes * plane, table.dtype, flush)
+            block[:] = numbers(rng, block.size, table.dtype, special=True)
+            starts, counts = np.array(first, np.int64), np.array(count, np.int64)
+            args = SpanArgs(
+                out=address(out),
+                in_=address(block, 0 if step > 0 else plane - columns),
+                first=address(starts),
+                count=address(counts),
+                planes=planes,
+                plane_step=plane,
+                spans=len(first),
+                step=step,
+                columns=columns,
+            )
+            expected = np.empty_like(out)
+            scalar = SpanArgs.from_buffer_copy(args)
             scalar.out = address(expected)
-            getattr(oracle, f"oracle_{table.name}_row_sums")(ctypes.byref(scalar))
+            getattr(oracle, f"oracle_{table.name}_span_sums")(ctypes.byref(scalar))
             before = in_page.bytes.copy()
-            table.call("row_sums", args)
+            table.call("span_sums", args)
             assert same_bits(out, expected), f"{out}\nis not\n{expected}"
             assert np.array_equal(in_page.bytes, before)
             out.view(np.uint8)[:] = CANARY

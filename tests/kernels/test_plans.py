@@ -317,5 +317,5 @@ def test_every_kernel_is_reached(counted: Counted) -> None:
     # What is a layer's own work is in its plan.
     assert others - seen == {
         *("strip_sums", "norm_sums", "norm_map", "relu_forward", "relu_backward"),
-        *("row_sums", "fma_chains"),
+        *("span_sums", "fma_chains"),
     }
