@@ -24,6 +24,6 @@ void pc_rows_run(const pc_conv_geom *geom, pc_conv_pass pass, void *out, const p
 void pc_rows_run_weight(const pc_conv_geom *geom, void *grad_weight, const pc_tensor *grad_out, const pc_tensor *in,
                         pc_call *call);
 
-void pc_rows_explain(const pc_conv_geom *geom, pc_conv_pass pass, const pc_call *call, pc_plan *plan);
+PC_COLD void pc_rows_explain(const pc_conv_geom *geom, pc_conv_pass pass, const pc_call *call, pc_plan *plan);
 
 #endif

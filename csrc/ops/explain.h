@@ -40,7 +40,7 @@ PC_INLINE void pc_plan_add(pc_plan *plan, const char *name, int64_t value)
 }
 
 /* Of calls that have begun. */
-void pc_conv_explain(const pc_conv_geom *geom, pc_conv_pass pass, pc_call *call, pc_plan *plan);
-void pc_pool_explain(const pc_pool_geom *geom, pc_pool_pass pass, pc_call *call, pc_plan *plan);
+PC_COLD void pc_conv_explain(const pc_conv_geom *geom, pc_conv_pass pass, pc_call *call, pc_plan *plan);
+PC_COLD void pc_pool_explain(const pc_pool_geom *geom, pc_pool_pass pass, pc_call *call, pc_plan *plan);
 
 #endif

@@ -116,6 +116,11 @@ def tasks() -> list[str]:
     return sorted(os.listdir("/proc/self/task"))
 
 
+def affinities() -> dict[str, set[int]]:
+    """Return the CPUs that each thread may use."""
+    return {task: os.sched_getaffinity(int(task)) for task in tasks()}
+
+
 @contextlib.contextmanager
 def busy(pool: Pool) -> Iterator[Run]:
     """Keep the pool busy with a run of another thread, all of whose tasks have begun and wait."""
@@ -383,6 +388,28 @@ def test_workers_take_no_signals(libraries: list[str]) -> None:
         status = Path("/proc/self/task", worker, "status").read_text()
         blocked = int(status.split("SigBlk:")[1].split()[0], 16)
         assert all(blocked >> (number - 1) & 1 for number in blockable)
+
+
+@in_child
+def test_affinities_stay(libraries: list[str]) -> None:
+    """Workers that were sent to another CPU may soon run where they might before, or might not."""
+    pool = Pool(libraries)
+    pool.run(3)
+    everywhere = os.sched_getaffinity(0)
+    one, other = min(everywhere), max(everywhere)
+    for caller, workers in (
+        (everywhere, everywhere),
+        (everywhere, {other}),
+        ({one}, everywhere),
+        ({one}, {one}),
+    ):
+        for task in map(int, tasks()):
+            os.sched_setaffinity(task, caller if task == os.getpid() else workers)
+        expected = affinities()
+        for count in (2, 3, 2, 9) * 10:
+            time.sleep(0.001)  # asleep when they are called
+            pool.run(count)
+        until(lambda expected=expected: expected.items() <= affinities().items())
 
 
 @in_child
