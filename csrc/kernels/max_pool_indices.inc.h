@@ -1,0 +1,247 @@
+/* Largest values and where they were (lanes and rows as in pool.inc.h).
+ *
+ * First across each image row of a window: the first of the largest there, and its number. Then down these rows: a row
+ * replaces those above only if it is larger, so the first by rows wins. The work goes down a strip of the plane, as
+ * wide as a vector: constants stay in registers, and what overlapping windows share of a row is computed once (3 x 3:
+ * 6 comparisons two apart and 4 one apart, against 8).
+ *
+ * NaN wins and the last NaN stays, but NaNs are rare: taps are taken for numbers, and the sum over a band of the strip
+ * tells whether they were (or held infinities of both signs, which costs no more than time). If not, the band is done
+ * again one tap at a time. So are the last rows of a plane narrower than a vector, behind which nothing may be read. */
+
+/* So many bytes of source rows are a band: those that the next one wants are fetched meanwhile. */
+#define PC_BAND_BYTES 8192
+
+typedef struct {
+    v_t value;
+    v_int number;
+} PC_LOCAL(winner);
+
+PC_INLINE PC_LOCAL(winner) PC_LOCAL(better)(PC_LOCAL(winner) best, PC_LOCAL(winner) x)
+{
+    return (PC_LOCAL(winner)){v_max_number(best.value, x.value),
+                              vi_select(v_gt(x.value, best.value), x.number, best.number)};
+}
+
+/* Taps t of the windows that start at p, p + sw, ... `stride` is sw as a constant, 0 for any. */
+PC_INLINE v_t PC_LOCAL(tap)(const pc_pool_args *a, const T *p, int64_t t, const int64_t kw, const int stride)
+{
+    if (stride == 2) { /* the last of an odd number comes as the second half of a pair: nothing behind it is read */
+        const bool odd = t % 2 != 0 || t + 1 == kw;
+        p += t - odd;
+        return odd ? v_odds(v_load(p), v_load(p + V_LANES)) : v_evens(v_load(p), v_load(p + V_LANES));
+    }
+    return stride == 1 ? v_load(p + t * a->dw) : v_load_step(p + t * a->dw, a->sw);
+}
+
+PC_INLINE PC_LOCAL(winner)
+    PC_LOCAL(row_winner)(const pc_pool_args *a, const T *p, const int64_t kw, const int stride, v_t *sum)
+{
+    const v_int step = vi_set1((T_INT)a->column_number);
+    PC_LOCAL(winner) best = {PC_LOCAL(tap)(a, p, 0, kw, stride), vi_set1(0)};
+    v_int here = step;
+    *sum = v_add(*sum, best.value);
+    for (int64_t t = 1; t < kw; t++, here = vi_add(here, step)) {
+        const v_t x = PC_LOCAL(tap)(a, p, t, kw, stride);
+        best = PC_LOCAL(better)(best, (PC_LOCAL(winner)){x, here});
+        *sum = v_add(*sum, x);
+    }
+    return best;
+}
+
+/* One output, by the definition. */
+static __attribute__((noinline, cold)) void PC_LOCAL(by_taps)(const pc_pool_args *a, const T *src, T *out,
+                                                              int64_t *indices, int64_t y, int64_t q)
+{
+    const PC_LOCAL(range) inside = PC_LOCAL(rows_inside)(a, y);
+    const int64_t x = a->left + q * a->sw;
+    T best = (T)-INFINITY;
+    int64_t number = -1;
+    for (int64_t r = inside.from; r < inside.to; r++) {
+        const T *row = src + (a->top + y * a->sh + r * a->dh) * a->src_row;
+        for (int64_t t = 0; t < a->kw; t++) {
+            const int64_t at = x + t * a->dw;
+            if (at >= 0 && at < a->src_columns && (row[at] > best || row[at] != row[at])) {
+                best = row[at];
+                number = r * a->row_number + t * a->column_number;
+            }
+        }
+    }
+    number = pc_max(number, ((const T_INT *)a->start)[q] + inside.from * a->row_number);
+    *out = best;
+    *indices = a->base + y * a->base_row + ((const T_INT *)a->place)[q] + number;
+}
+
+/* Where a plane is, and what of it may be touched. */
+typedef struct {
+    const T *src; /* row `above` of the plane, from the first column that is looked at */
+    int64_t src_row, above;
+    int64_t ahead; /* what will be wanted after the band at hand is so far away */
+    T *out;
+    int64_t *indices;
+    const T *writable; /* outputs may be written up to here: they are still to come */
+} PC_LOCAL(plane);
+
+PC_INLINE v_int PC_LOCAL(of_lanes)(const void *numbers, int64_t q, const int stride)
+{
+    const v_int a = vi_load((const T_INT *)numbers + q);
+    return stride == 2 ? vi_in_order(a) : a;
+}
+
+PC_INLINE void PC_LOCAL(store_wide)(int64_t *p, v_int a, int64_t base, const int stride)
+{
+    if (stride == 2) {
+        vi_store_wide_evens(p, a, base);
+    } else {
+        vi_store_wide(p, a, base);
+    }
+}
+
+/* Outputs q .. q + V_LANES - 1 of the rows first .. last - 1. Returns the sum of their taps. Windows that are known to
+ * overlap by `shared` rows are kh x kw as constants, and have a row inside. */
+PC_INLINE v_t PC_LOCAL(strip)(const pc_pool_args *a, const PC_LOCAL(plane) * plane, int64_t first, int64_t last,
+                              int64_t q, const int64_t kh, const int64_t kw, const int stride, const int64_t shared)
+{
+    const v_int start = PC_LOCAL(of_lanes)(a->start, q, stride), place = PC_LOCAL(of_lanes)(a->place, q, stride);
+    const v_int down = vi_set1((T_INT)a->row_number);
+    const T *src = plane->src + q * a->sw;
+    PC_LOCAL(winner) rows[3];
+    v_t sum = v_zero();
+    for (int64_t r = 0; r < shared; r++) {
+        const int64_t row = pc_max(0, pc_min(a->src_rows - 1, a->top + first * a->sh + r));
+        rows[r] = PC_LOCAL(row_winner)(a, src + (row - plane->above) * plane->src_row, kw, stride, &sum);
+    }
+    for (int64_t y = first; y < last; y++) {
+        const int64_t at = a->top + y * a->sh;
+        PC_LOCAL(winner) best;
+        v_int least = start;
+        if (__builtin_constant_p(kh)) {
+            /* Rows outside are taken for the nearest one inside: they tie with it. */
+            for (int64_t r = shared; r < kh; r++) {
+                const int64_t row = pc_max(0, pc_min(a->src_rows - 1, at + r));
+                const T *p = src + (row - plane->above) * plane->src_row;
+                __builtin_prefetch(p + plane->ahead);
+                rows[r] = PC_LOCAL(row_winner)(a, p, kw, stride, &sum);
+            }
+            best = rows[0];
+            if (at < 0) {
+                const v_int lowest = vi_set1((T_INT)(-at * a->row_number));
+                best.number = vi_add(best.number, lowest);
+                least = vi_add(least, lowest);
+            }
+            v_int here = down;
+            for (int64_t r = 1; r < kh; r++, here = vi_add(here, down)) {
+                const PC_LOCAL(winner) x = {rows[r].value, vi_add(rows[r].number, here)};
+                best = PC_LOCAL(better)(best, x);
+            }
+            for (int64_t r = 0; r < shared; r++) {
+                rows[r] = rows[r + kh - shared];
+            }
+        } else {
+            const PC_LOCAL(range) inside = PC_LOCAL(rows_inside)(a, y);
+            best = (PC_LOCAL(winner)){v_set1((T)-INFINITY), vi_set1(0)};
+            least = vi_add(least, vi_set1((T_INT)(inside.from * a->row_number)));
+            for (int64_t r = inside.from; r < inside.to; r++) {
+                const T *p = src + (at + r * a->dh - plane->above) * plane->src_row;
+                PC_LOCAL(winner) x = PC_LOCAL(row_winner)(a, p, kw, stride, &sum);
+                x.number = vi_add(x.number, vi_set1((T_INT)(r * a->row_number)));
+                best = PC_LOCAL(better)(best, x);
+            }
+        }
+        if (stride == 2) {
+            best.value = v_in_order(best.value);
+        }
+        const v_int number = vi_add(place, vi_max(least, best.number));
+        const int64_t base = a->base + y * a->base_row;
+        T *out = plane->out + y * a->out_row + q;
+        int64_t *indices = plane->indices + y * a->out_row + q;
+        if (a->columns >= V_LANES || out + V_LANES <= plane->writable) {
+            v_store(out, best.value);
+            PC_LOCAL(store_wide)(indices, number, base, stride);
+        } else {
+            int64_t wide[V_LANES];
+            v_store_tail(out, best.value, a->columns);
+            PC_LOCAL(store_wide)(wide, number, base, stride);
+            memcpy(indices, wide, (size_t)a->columns * sizeof *wide);
+        }
+    }
+    return sum;
+}
+
+PC_INLINE void PC_LOCAL(find_planes)(const pc_pool_args *a, const int64_t kh, const int64_t kw, const int stride,
+                                     const int64_t shared)
+{
+    const int64_t width = (a->columns - 1) * a->sw + (kw - 1) * a->dw + 1;
+    const int64_t first = pc_max(0, a->top);
+    const int64_t last = pc_min(a->src_rows, a->top + (a->rows - 1) * a->sh + (a->kh - 1) * a->dh + 1);
+    const PC_LOCAL(columns) c = PC_LOCAL(columns_of)(a, a->left, width);
+    const bool narrow = a->columns < V_LANES, close = a->readable == a->src_plane;
+    const int64_t band = pc_max(4, PC_BAND_BYTES / (int64_t)sizeof(T) / pc_max(1, a->sh * a->src_row));
+    const v_mask lanes = v_mask_first(pc_min(V_LANES, a->columns));
+
+    for (int64_t k = 0; k < a->planes; k++) {
+        const T *src = (const T *)a->src + k * a->src_plane;
+        /* How far rows narrower than a vector are read: what comes behind a plane is the next one, if they lie closely. */
+        const int64_t readable = close ? (a->planes - k) * a->src_plane : a->readable;
+        const bool beyond =
+            narrow && a->left + (last - 1) * a->src_row + (kw - 1) * a->dw + stride * V_LANES > readable;
+        const int64_t at = k * a->rows * a->out_row;
+        PC_LOCAL(plane)
+        plane = {.src = src + a->left,
+                 .src_row = a->src_row,
+                 .ahead = band * a->sh * a->src_row,
+                 .out = (T *)a->out + at,
+                 .indices = a->indices + at};
+        plane.writable = PC_LOCAL(writable)(a, plane.out);
+        if (c.count < width || beyond) {
+            for (int64_t row = first; row < last; row++) {
+                PC_LOCAL(stage_row)
+                (a, &c, (T *)a->work + (row - first) * width, src + row * a->src_row, v_set1((T)-INFINITY), NULL);
+            }
+            plane.src = a->work;
+            plane.src_row = width;
+            plane.above = first;
+            plane.ahead = 0;
+        }
+        for (int64_t y = 0; y < a->rows; y += band) {
+            const int64_t end = pc_min(a->rows, y + band);
+            for (int64_t next = 0; next < a->columns; next += V_LANES) {
+                const int64_t q = pc_max(0, pc_min(next, a->columns - V_LANES)), more = pc_min(V_LANES, a->columns);
+                if ((!narrow || stride > 0) &&
+                    !v_any(v_mask_and(lanes, v_isnan(PC_LOCAL(strip)(a, &plane, y, end, q, kh, kw, stride, shared))))) {
+                    continue;
+                }
+                for (int64_t i = y; i < end; i++) {
+                    for (int64_t j = q; j < q + more; j++) {
+                        PC_LOCAL(by_taps)
+                        (a, src, plane.out + i * a->out_row + j, plane.indices + i * a->out_row + j, i, j);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/* Windows of 2 x 2 and 3 x 3, one or two apart, are the ones that people use. The arguments are copied: through a pointer,
+ * each store might have changed them. */
+void PC_SYMBOL(max_pool_forward_taps)(const pc_pool_args *args)
+{
+    const pc_pool_args copy = *args, *a = &copy;
+    const bool simple = a->kh == a->kw && a->sh == a->sw && a->dh == 1 && a->dw == 1 && a->top + a->kh > 0 &&
+                        a->top + (a->rows - 1) * a->sh < a->src_rows;
+    if (simple && a->sw == 2 && a->kw == 2) {
+        PC_LOCAL(find_planes)(a, 2, 2, 2, 0);
+    } else if (simple && a->sw == 2 && a->kw == 3) {
+        PC_LOCAL(find_planes)(a, 3, 3, 2, 1);
+    } else if (simple && a->sw == 1 && a->kw == 3) {
+        PC_LOCAL(find_planes)(a, 3, 3, 1, 2);
+    } else if (a->sw == 1) {
+        PC_LOCAL(find_planes)(a, a->kh, a->kw, 1, 0);
+    } else if (a->sw == 2 && a->dw == 1 && a->kw > 1) {
+        PC_LOCAL(find_planes)(a, a->kh, a->kw, 2, 0);
+    } else {
+        PC_LOCAL(find_planes)(a, a->kh, a->kw, 0, 0);
+    }
+}
+
+#undef PC_BAND_BYTES
