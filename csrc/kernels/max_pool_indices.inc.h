@@ -1,26 +1,24 @@
 /* Largest values and where they were (lanes and rows as in pool.inc.h).
  *
  * First across each image row of a window: the first of the largest there, and its number. Then down these rows: a row
- * replaces those above only if it is larger, so the first by rows wins. The work goes down a strip of the plane, as
- * wide as a vector: constants stay in registers, and what overlapping windows share of a row is computed once (3 x 3:
- * 6 comparisons two apart and 4 one apart, against 8).
+ * replaces those above only if it is larger, so the first by rows wins.
  *
- * NaN wins and the last NaN stays, but NaNs are rare: taps are taken for numbers, and the sum over a band of the strip
- * tells whether they were (or held infinities of both signs, which costs no more than time). If not, the band is done
- * again one tap at a time. So are the last rows of a plane narrower than a vector, behind which nothing may be read. */
+ * NaN wins and the last NaN stays, but NaNs are rare: taps are taken for numbers, and the sum of some rows of outputs
+ * tells whether they were (or held infinities of both signs, which costs no more than time). If not, these rows are done
+ * again one tap at a time. */
 
 /* So many bytes of source rows are a band: those that the next one wants are fetched meanwhile. */
-#define PC_BAND_BYTES 8192
+#define PC_BAND_BYTES 4096
 
 typedef struct {
     v_t value;
     v_int number;
 } PC_LOCAL(winner);
 
-PC_INLINE PC_LOCAL(winner) PC_LOCAL(better)(PC_LOCAL(winner) best, PC_LOCAL(winner) x)
+PC_INLINE void PC_LOCAL(meet)(PC_LOCAL(winner) * best, PC_LOCAL(winner) x, v_int number)
 {
-    return (PC_LOCAL(winner)){v_max_number(best.value, x.value),
-                              vi_select(v_gt(x.value, best.value), x.number, best.number)};
+    best->number = vi_select(v_gt(x.value, best->value), number, best->number);
+    best->value = v_max_number(best->value, x.value);
 }
 
 /* Taps t of the windows that start at p, p + sw, ... `stride` is sw as a constant, 0 for any. */
@@ -34,42 +32,44 @@ PC_INLINE v_t PC_LOCAL(tap)(const pc_pool_args *a, const T *p, int64_t t, const 
     return stride == 1 ? v_load(p + t * a->dw) : v_load_step(p + t * a->dw, a->sw);
 }
 
-PC_INLINE PC_LOCAL(winner)
-    PC_LOCAL(row_winner)(const pc_pool_args *a, const T *p, const int64_t kw, const int stride, v_t *sum)
+/* Of one image row. */
+PC_INLINE void PC_LOCAL(across_row)(PC_LOCAL(winner) * best, const pc_pool_args *a, const T *p, const int64_t kw,
+                                    const int stride, v_t *sum)
 {
     const v_int step = vi_set1((T_INT)a->column_number);
-    PC_LOCAL(winner) best = {PC_LOCAL(tap)(a, p, 0, kw, stride), vi_set1(0)};
+    v_t taps = best->value = PC_LOCAL(tap)(a, p, 0, kw, stride);
+    best->number = vi_set1(0);
     v_int here = step;
-    *sum = v_add(*sum, best.value);
     for (int64_t t = 1; t < kw; t++, here = vi_add(here, step)) {
         const v_t x = PC_LOCAL(tap)(a, p, t, kw, stride);
-        best = PC_LOCAL(better)(best, (PC_LOCAL(winner)){x, here});
-        *sum = v_add(*sum, x);
+        PC_LOCAL(meet)(best, (PC_LOCAL(winner)){x, here}, here);
+        taps = v_add(taps, x);
     }
-    return best;
+    *sum = v_add(*sum, taps);
 }
 
-/* One output, by the definition. */
-static __attribute__((noinline, cold)) void PC_LOCAL(by_taps)(const pc_pool_args *a, const T *src, T *out,
-                                                              int64_t *indices, int64_t y, int64_t q)
+/* Row y of outputs, by the definition. */
+static __attribute__((noinline, cold)) void PC_LOCAL(row_by_taps)(const pc_pool_args *a, const T *src, int64_t y,
+                                                                  T *out, int64_t *indices)
 {
     const PC_LOCAL(range) inside = PC_LOCAL(rows_inside)(a, y);
-    const int64_t x = a->left + q * a->sw;
-    T best = (T)-INFINITY;
-    int64_t number = -1;
-    for (int64_t r = inside.from; r < inside.to; r++) {
-        const T *row = src + (a->top + y * a->sh + r * a->dh) * a->src_row;
-        for (int64_t t = 0; t < a->kw; t++) {
-            const int64_t at = x + t * a->dw;
-            if (at >= 0 && at < a->src_columns && (row[at] > best || row[at] != row[at])) {
-                best = row[at];
-                number = r * a->row_number + t * a->column_number;
+    for (int64_t q = 0; q < a->columns; q++) {
+        T best = (T)-INFINITY;
+        int64_t number = -1;
+        for (int64_t r = inside.from; r < inside.to; r++) {
+            const T *row = src + (a->top + y * a->sh + r * a->dh) * a->src_row;
+            for (int64_t t = 0; t < a->kw; t++) {
+                const int64_t x = a->left + q * a->sw + t * a->dw;
+                if (x >= 0 && x < a->src_columns && (row[x] > best || row[x] != row[x])) {
+                    best = row[x];
+                    number = r * a->row_number + t * a->column_number;
+                }
             }
         }
+        number = pc_max(number, ((const T_INT *)a->start)[q] + inside.from * a->row_number);
+        out[q] = best;
+        indices[q] = a->base + y * a->base_row + ((const T_INT *)a->place)[q] + number;
     }
-    number = pc_max(number, ((const T_INT *)a->start)[q] + inside.from * a->row_number);
-    *out = best;
-    *indices = a->base + y * a->base_row + ((const T_INT *)a->place)[q] + number;
 }
 
 /* Where a plane is, and what of it may be touched. */
@@ -97,8 +97,66 @@ PC_INLINE void PC_LOCAL(store_wide)(int64_t *p, v_int a, int64_t base, const int
     }
 }
 
-/* Outputs q .. q + V_LANES - 1 of the rows first .. last - 1. Returns the sum of their taps. Windows that are known to
- * overlap by `shared` rows are kh x kw as constants, and have a row inside. */
+PC_INLINE void PC_LOCAL(store)(const pc_pool_args *a, const PC_LOCAL(plane) * plane, int64_t y, int64_t q,
+                               PC_LOCAL(winner) best, v_int start, v_int place, int64_t base, const int stride)
+{
+    T *out = plane->out + y * a->out_row + q;
+    int64_t *indices = plane->indices + y * a->out_row + q;
+    const v_t value = stride == 2 ? v_in_order(best.value) : best.value;
+    const v_int number = vi_add(place, vi_max(start, best.number));
+    base += a->base + y * a->base_row;
+    if (a->columns >= V_LANES || out + V_LANES <= plane->writable) {
+        v_store(out, value);
+        PC_LOCAL(store_wide)(indices, number, base, stride);
+    } else {
+        int64_t wide[V_LANES];
+        v_store_tail(out, value, a->columns);
+        PC_LOCAL(store_wide)(wide, number, base, stride);
+        memcpy(indices, wide, (size_t)a->columns * sizeof *wide);
+    }
+}
+
+/* Row y of outputs, whose windows have `rows` rows inside from row r on. Returns the sum of the taps. */
+PC_INLINE v_t PC_LOCAL(row)(const pc_pool_args *a, const PC_LOCAL(plane) * plane, int64_t y, int64_t r,
+                            const int64_t rows, const int64_t kw, const int stride)
+{
+    const int64_t row_step = a->dh * plane->src_row;
+    const T *src = plane->src + (a->top + y * a->sh + r * a->dh - plane->above) * plane->src_row;
+    const v_int down = vi_set1((T_INT)a->row_number);
+    v_t sum = v_zero();
+    for (int64_t next = 0; next < a->columns; next += V_LANES) {
+        const int64_t q = pc_max(0, pc_min(next, a->columns - V_LANES));
+        const T *p = src + q * a->sw;
+        PC_LOCAL(winner) best, x;
+        PC_LOCAL(across_row)(&best, a, p, kw, stride, &sum);
+        v_int here = down;
+        for (int64_t i = 1; i < rows; i++, here = vi_add(here, down)) {
+            PC_LOCAL(across_row)(&x, a, p + i * row_step, kw, stride, &sum);
+            PC_LOCAL(meet)(&best, x, vi_add(x.number, here));
+        }
+        if (plane->ahead) {
+            PC_LOCAL(prefetch)(src + next * a->sw * a->sh, stride * a->sh * V_LANES);
+        }
+        const v_int start = PC_LOCAL(of_lanes)(a->start, q, stride), place = PC_LOCAL(of_lanes)(a->place, q, stride);
+        PC_LOCAL(store)(a, plane, y, q, best, start, place, r * a->row_number, stride);
+    }
+    return sum;
+}
+
+/* The same for all windows. NaN if no row is inside. */
+PC_INLINE v_t PC_LOCAL(any_row)(const pc_pool_args *a, const PC_LOCAL(plane) * plane, int64_t y, const int64_t kh,
+                                const int64_t kw, const int stride)
+{
+    const PC_LOCAL(range) inside = PC_LOCAL(rows_inside)(a, y);
+    const int64_t rows = inside.to - inside.from;
+    if (__builtin_constant_p(kh) && rows == kh) {
+        return PC_LOCAL(row)(a, plane, y, 0, kh, kw, stride);
+    }
+    return rows > 0 ? PC_LOCAL(row)(a, plane, y, inside.from, rows, kw, stride) : v_set1((T)NAN);
+}
+
+/* Outputs q .. q + V_LANES - 1 of the rows first .. last - 1, whose windows overlap by `shared` rows and have a row
+ * inside. Returns the sum of the taps. */
 PC_INLINE v_t PC_LOCAL(strip)(const pc_pool_args *a, const PC_LOCAL(plane) * plane, int64_t first, int64_t last,
                               int64_t q, const int64_t kh, const int64_t kw, const int stride, const int64_t shared)
 {
@@ -109,82 +167,50 @@ PC_INLINE v_t PC_LOCAL(strip)(const pc_pool_args *a, const PC_LOCAL(plane) * pla
     v_t sum = v_zero();
     for (int64_t r = 0; r < shared; r++) {
         const int64_t row = pc_max(0, pc_min(a->src_rows - 1, a->top + first * a->sh + r));
-        rows[r] = PC_LOCAL(row_winner)(a, src + (row - plane->above) * plane->src_row, kw, stride, &sum);
+        PC_LOCAL(across_row)(&rows[r], a, src + (row - plane->above) * plane->src_row, kw, stride, &sum);
     }
     for (int64_t y = first; y < last; y++) {
-        const int64_t at = a->top + y * a->sh;
-        PC_LOCAL(winner) best;
-        v_int least = start;
-        if (__builtin_constant_p(kh)) {
-            /* Rows outside are taken for the nearest one inside: they tie with it. */
-            for (int64_t r = shared; r < kh; r++) {
-                const int64_t row = pc_max(0, pc_min(a->src_rows - 1, at + r));
-                const T *p = src + (row - plane->above) * plane->src_row;
-                __builtin_prefetch(p + plane->ahead);
-                rows[r] = PC_LOCAL(row_winner)(a, p, kw, stride, &sum);
-            }
-            best = rows[0];
-            if (at < 0) {
-                const v_int lowest = vi_set1((T_INT)(-at * a->row_number));
-                best.number = vi_add(best.number, lowest);
-                least = vi_add(least, lowest);
-            }
-            v_int here = down;
-            for (int64_t r = 1; r < kh; r++, here = vi_add(here, down)) {
-                const PC_LOCAL(winner) x = {rows[r].value, vi_add(rows[r].number, here)};
-                best = PC_LOCAL(better)(best, x);
-            }
-            for (int64_t r = 0; r < shared; r++) {
-                rows[r] = rows[r + kh - shared];
-            }
-        } else {
-            const PC_LOCAL(range) inside = PC_LOCAL(rows_inside)(a, y);
-            best = (PC_LOCAL(winner)){v_set1((T)-INFINITY), vi_set1(0)};
-            least = vi_add(least, vi_set1((T_INT)(inside.from * a->row_number)));
-            for (int64_t r = inside.from; r < inside.to; r++) {
-                const T *p = src + (at + r * a->dh - plane->above) * plane->src_row;
-                PC_LOCAL(winner) x = PC_LOCAL(row_winner)(a, p, kw, stride, &sum);
-                x.number = vi_add(x.number, vi_set1((T_INT)(r * a->row_number)));
-                best = PC_LOCAL(better)(best, x);
-            }
+        /* Rows outside are taken for the nearest one inside: they tie with it. */
+        const int64_t at = a->top + y * a->sh, from = pc_max(0, -at);
+        for (int64_t r = shared; r < kh; r++) {
+            const int64_t row = pc_max(0, pc_min(a->src_rows - 1, at + r));
+            const T *p = src + (row - plane->above) * plane->src_row;
+            __builtin_prefetch(p + plane->ahead);
+            PC_LOCAL(across_row)(&rows[r], a, p, kw, stride, &sum);
         }
-        if (stride == 2) {
-            best.value = v_in_order(best.value);
+        PC_LOCAL(winner) best = rows[0];
+        v_int here = down;
+        if (from > 0) {
+            here = vi_set1((T_INT)((1 - from) * a->row_number));
         }
-        const v_int number = vi_add(place, vi_max(least, best.number));
-        const int64_t base = a->base + y * a->base_row;
-        T *out = plane->out + y * a->out_row + q;
-        int64_t *indices = plane->indices + y * a->out_row + q;
-        if (a->columns >= V_LANES || out + V_LANES <= plane->writable) {
-            v_store(out, best.value);
-            PC_LOCAL(store_wide)(indices, number, base, stride);
-        } else {
-            int64_t wide[V_LANES];
-            v_store_tail(out, best.value, a->columns);
-            PC_LOCAL(store_wide)(wide, number, base, stride);
-            memcpy(indices, wide, (size_t)a->columns * sizeof *wide);
+        for (int64_t r = 1; r < kh; r++, here = vi_add(here, down)) {
+            PC_LOCAL(meet)(&best, rows[r], vi_add(rows[r].number, here));
         }
+        for (int64_t r = 0; r < shared; r++) {
+            rows[r] = rows[r + kh - shared];
+        }
+        PC_LOCAL(store)(a, plane, y, q, best, start, place, from * a->row_number, stride);
     }
     return sum;
 }
 
-PC_INLINE void PC_LOCAL(find_planes)(const pc_pool_args *a, const int64_t kh, const int64_t kw, const int stride,
-                                     const int64_t shared)
+PC_INLINE void PC_LOCAL(find_planes)(const pc_pool_args *a, const pc_pool_args *args, const int64_t kh,
+                                     const int64_t kw, const int stride, const int64_t shared)
 {
     const int64_t width = (a->columns - 1) * a->sw + (kw - 1) * a->dw + 1;
     const int64_t first = pc_max(0, a->top);
     const int64_t last = pc_min(a->src_rows, a->top + (a->rows - 1) * a->sh + (a->kh - 1) * a->dh + 1);
     const PC_LOCAL(columns) c = PC_LOCAL(columns_of)(a, a->left, width);
     const bool narrow = a->columns < V_LANES, close = a->readable == a->src_plane;
-    const int64_t band = pc_max(4, PC_BAND_BYTES / (int64_t)sizeof(T) / pc_max(1, a->sh * a->src_row));
+    const bool strips = __builtin_constant_p(kh) && a->rows * a->sh * a->src_row <= PC_BAND_BYTES / (int64_t)sizeof(T);
+    const int64_t band = strips ? a->rows : 1;
     const v_mask lanes = v_mask_first(pc_min(V_LANES, a->columns));
 
     for (int64_t k = 0; k < a->planes; k++) {
         const T *src = (const T *)a->src + k * a->src_plane;
-        /* How far rows narrower than a vector are read: what comes behind a plane is the next one, if they lie closely. */
+        /* How far rows narrower than a vector are read. Behind a plane comes the next one, if they lie closely. */
         const int64_t readable = close ? (a->planes - k) * a->src_plane : a->readable;
-        const bool beyond =
-            narrow && a->left + (last - 1) * a->src_row + (kw - 1) * a->dw + stride * V_LANES > readable;
+        const int64_t end = a->left + (last - 1) * a->src_row + (kw - 1) * a->dw + stride * V_LANES;
         const int64_t at = k * a->rows * a->out_row;
         PC_LOCAL(plane)
         plane = {.src = src + a->left,
@@ -193,8 +219,9 @@ PC_INLINE void PC_LOCAL(find_planes)(const pc_pool_args *a, const int64_t kh, co
                  .out = (T *)a->out + at,
                  .indices = a->indices + at};
         plane.writable = PC_LOCAL(writable)(a, plane.out);
-        if (c.count < width || beyond) {
+        if (c.count < width || (narrow && end > readable)) {
             for (int64_t row = first; row < last; row++) {
+                PC_LOCAL(prefetch)(src + row * a->src_row, a->src_columns);
                 PC_LOCAL(stage_row)
                 (a, &c, (T *)a->work + (row - first) * width, src + row * a->src_row, v_set1((T)-INFINITY), NULL);
             }
@@ -203,44 +230,48 @@ PC_INLINE void PC_LOCAL(find_planes)(const pc_pool_args *a, const int64_t kh, co
             plane.above = first;
             plane.ahead = 0;
         }
-        for (int64_t y = 0; y < a->rows; y += band) {
-            const int64_t end = pc_min(a->rows, y + band);
-            for (int64_t next = 0; next < a->columns; next += V_LANES) {
-                const int64_t q = pc_max(0, pc_min(next, a->columns - V_LANES)), more = pc_min(V_LANES, a->columns);
-                if ((!narrow || stride > 0) &&
-                    !v_any(v_mask_and(lanes, v_isnan(PC_LOCAL(strip)(a, &plane, y, end, q, kh, kw, stride, shared))))) {
-                    continue;
+        for (int64_t y = 0, next; y < a->rows; y = next) {
+            next = pc_min(a->rows, y + band);
+            v_t sum = v_zero();
+            if (narrow && stride == 0) {
+                sum = v_set1((T)NAN);
+            } else if (!strips) {
+                sum = PC_LOCAL(any_row)(a, &plane, y, kh, kw, stride);
+            } else {
+                for (int64_t q = 0; q < a->columns; q += V_LANES) {
+                    const int64_t x = pc_max(0, pc_min(q, a->columns - V_LANES));
+                    sum = v_add(sum, PC_LOCAL(strip)(a, &plane, y, next, x, kh, kw, stride, shared));
                 }
-                for (int64_t i = y; i < end; i++) {
-                    for (int64_t j = q; j < q + more; j++) {
-                        PC_LOCAL(by_taps)
-                        (a, src, plane.out + i * a->out_row + j, plane.indices + i * a->out_row + j, i, j);
-                    }
+            }
+            if (__builtin_expect(v_any(v_mask_and(lanes, v_isnan(sum))), 0)) {
+                for (; y < next; y++) {
+                    const int64_t to = at + y * a->out_row;
+                    PC_LOCAL(row_by_taps)(args, src, y, (T *)a->out + to, a->indices + to);
                 }
             }
         }
     }
 }
 
-/* Windows of 2 x 2 and 3 x 3, one or two apart, are the ones that people use. The arguments are copied: through a pointer,
- * each store might have changed them. */
+/* Windows of 2 x 2 and 3 x 3, one or two apart, are the ones that people use. The arguments are copied: through a
+ * pointer, each store might have changed them. */
 void PC_SYMBOL(max_pool_forward_taps)(const pc_pool_args *args)
 {
     const pc_pool_args copy = *args, *a = &copy;
     const bool simple = a->kh == a->kw && a->sh == a->sw && a->dh == 1 && a->dw == 1 && a->top + a->kh > 0 &&
                         a->top + (a->rows - 1) * a->sh < a->src_rows;
     if (simple && a->sw == 2 && a->kw == 2) {
-        PC_LOCAL(find_planes)(a, 2, 2, 2, 0);
+        PC_LOCAL(find_planes)(a, args, 2, 2, 2, 0);
     } else if (simple && a->sw == 2 && a->kw == 3) {
-        PC_LOCAL(find_planes)(a, 3, 3, 2, 1);
+        PC_LOCAL(find_planes)(a, args, 3, 3, 2, 1);
     } else if (simple && a->sw == 1 && a->kw == 3) {
-        PC_LOCAL(find_planes)(a, 3, 3, 1, 2);
+        PC_LOCAL(find_planes)(a, args, 3, 3, 1, 2);
     } else if (a->sw == 1) {
-        PC_LOCAL(find_planes)(a, a->kh, a->kw, 1, 0);
+        PC_LOCAL(find_planes)(a, args, a->kh, a->kw, 1, 0);
     } else if (a->sw == 2 && a->dw == 1 && a->kw > 1) {
-        PC_LOCAL(find_planes)(a, a->kh, a->kw, 2, 0);
+        PC_LOCAL(find_planes)(a, args, a->kh, a->kw, 2, 0);
     } else {
-        PC_LOCAL(find_planes)(a, a->kh, a->kw, 0, 0);
+        PC_LOCAL(find_planes)(a, args, a->kh, a->kw, 0, 0);
     }
 }
 
