@@ -247,6 +247,9 @@ PC_INLINE void PC_LOCAL(find_planes)(const pc_pool_args *a, const pc_pool_args *
                     sum = v_add(sum, PC_LOCAL(strip)(a, &plane, y, next, x, kh, kw, stride, shared));
                 }
             }
+            if (stride == 2) {
+                sum = v_in_order(sum);
+            }
             if (__builtin_expect(v_any(v_mask_and(lanes, v_isnan(sum))), 0)) {
                 for (; y < next; y++) {
                     const int64_t to = at + y * a->out_row;
