@@ -9,4 +9,5 @@
 #include "kernels/strip_sums.inc.h"
 #include "kernels/transpose.inc.h"
 #include "kernels/weight_tile.inc.h"
+#include "kernels/max_pool_indices.inc.h"
 #include "kernels/pool_backward.inc.h"

@@ -9,7 +9,7 @@
  * a row lies over the one before, so there are no tails; rows shorter than a vector have whole ones written while the
  * next rows still come to overwrite what is too much.
  *
- * Largest values alone go down the columns of a window first and then across: 2 + 2 comparisons instead of 8 for 3x3,
+ * Largest values alone (with their places: max_pool_indices.inc.h) go down the columns of a window first and then across: 2 + 2 comparisons instead of 8 for 3x3,
  * and the row in between has its padding for nothing. Rows shorter than a vector stay in registers
  * (2 x 2 on maps of 14: 1.8 times as fast, 3 x 3 two apart on maps of 13: 1.3 times, 3 x 3 one apart: the same). */
 
@@ -17,39 +17,13 @@
  * on 64 maps of 224 x 224: 1.58 ms against 1.03), those that come from a cache as long as with it. */
 #define PC_AHEAD 1024
 
-enum { PC_LOCAL(MAX), PC_LOCAL(TAPS), PC_LOCAL(NUMBER_TAPS), PC_LOCAL(SUM) };
+enum { PC_LOCAL(MAX), PC_LOCAL(SUM) };
 
 /* ---- taps ---- */
 
-typedef struct {
-    v_t value, sum;
-    v_int number, here; /* of the winner, of the next tap */
-} PC_LOCAL(state);
-
-/* NaN wins and the last NaN stays; among numbers the first of the largest. `x > best` alone would drop NaN, and
- * `!(x <= best)` would let a number replace one. NaNs are rare, and looking for them is a third of the work: at first
- * taps are taken for numbers, and their sum tells whether they were (or held infinities of both signs, which costs no
- * more than time). */
-PC_INLINE void PC_LOCAL(take)(PC_LOCAL(state) * s, const int op, v_t x, v_int step, const bool first)
+PC_INLINE v_t PC_LOCAL(take)(v_t value, const int op, v_t x)
 {
-    if (first && op != PC_LOCAL(SUM)) { /* wins anyway */
-        s->value = s->sum = x;
-        s->here = vi_add(s->here, step);
-    } else if (op == PC_LOCAL(MAX)) {
-        s->value = v_max(s->value, x);
-    } else if (op == PC_LOCAL(SUM)) {
-        s->value = v_add(s->value, x);
-    } else if (op == PC_LOCAL(NUMBER_TAPS)) {
-        s->number = vi_select(v_gt(x, s->value), s->here, s->number);
-        s->value = v_max_number(s->value, x);
-        s->sum = v_add(s->sum, x);
-        s->here = vi_add(s->here, step);
-    } else {
-        v_mask takes = v_mask_or(v_gt(x, s->value), v_isnan(x));
-        s->value = v_select(takes, x, s->value);
-        s->number = vi_select(takes, s->here, s->number);
-        s->here = vi_add(s->here, step);
-    }
+    return op == PC_LOCAL(MAX) ? v_max(value, x) : v_add(value, x);
 }
 
 /* `count` elements `step` apart; if not `exact`, V_LANES may be read. */
@@ -81,17 +55,15 @@ PC_INLINE v_t PC_LOCAL(column)(const T *p, int64_t row_step, const int64_t rows,
 
 /* One row of the windows that start at p, p + sw, ... or the largest of several. `stride` is sw as a constant, 0 for
  * any. */
-PC_INLINE void PC_LOCAL(across)(PC_LOCAL(state) * s, const pc_pool_args *a, const int op, const T *p, int64_t row_step,
-                                const int64_t rows, const int64_t kw, const int stride, const bool exact, v_int step,
-                                const bool first)
+PC_INLINE v_t PC_LOCAL(across)(const pc_pool_args *a, v_t value, const int op, const T *p, int64_t row_step,
+                               const int64_t rows, const int64_t kw, const int stride, const bool exact)
 {
     if (stride != 2) {
         for (int64_t t = 0; t < kw; t++) {
-            PC_LOCAL(take)
-            (s, op, PC_LOCAL(column)(p + t * a->dw, row_step, rows, a->sw, stride, a->columns, exact), step,
-             first && t == 0);
+            v_t x = PC_LOCAL(column)(p + t * a->dw, row_step, rows, a->sw, stride, a->columns, exact);
+            value = PC_LOCAL(take)(value, op, x);
         }
-        return;
+        return value;
     }
     const int64_t count = 2 * a->columns;
     for (int64_t t = 0; t < kw; t += 2) {
@@ -101,10 +73,11 @@ PC_INLINE void PC_LOCAL(across)(PC_LOCAL(state) * s, const pc_pool_args *a, cons
         v_t low = PC_LOCAL(column)(pair, row_step, rows, 1, 1, pc_min(V_LANES, count), exact);
         v_t high = PC_LOCAL(column)(pair + V_LANES, row_step, rows, 1, 1, pc_max(0, count - V_LANES), exact);
         if (!last) {
-            PC_LOCAL(take)(s, op, v_evens(low, high), step, first && t == 0);
+            value = PC_LOCAL(take)(value, op, v_evens(low, high));
         }
-        PC_LOCAL(take)(s, op, v_odds(low, high), step, false);
+        value = PC_LOCAL(take)(value, op, v_odds(low, high));
     }
+    return value;
 }
 
 /* Asks for the elements that are wanted when those before p, PC_AHEAD of them, are used up: the hardware by itself stops
@@ -188,84 +161,48 @@ typedef struct {
     PC_LOCAL(range) taps;
     const T *readable; /* what the row lies in may be read up to here */
     T *out;
-    int64_t *indices;
     const T *writable; /* outputs may be written up to here: they are still to come */
     int64_t y;
     const T *ahead; /* what the line uses up of the source, if it lies there like that; else NULL */
 } PC_LOCAL(line);
 
-PC_INLINE PC_LOCAL(state) PC_LOCAL(all_taps)(const pc_pool_args *a, const int op, const PC_LOCAL(line) * l, int64_t q,
-                                             const int64_t rows, const int64_t kw, const int stride, const bool exact)
+PC_INLINE v_t PC_LOCAL(all_taps)(const pc_pool_args *a, const int op, const PC_LOCAL(line) * l, int64_t q,
+                                 const int64_t rows, const int64_t kw, const int stride, const bool exact)
 {
-    const bool counts = op == PC_LOCAL(TAPS) || op == PC_LOCAL(NUMBER_TAPS);
-    const v_int step = vi_set1((T_INT)(counts ? a->column_number : 0));
-    PC_LOCAL(state) s = {op == PC_LOCAL(SUM) ? v_zero() : v_set1((T)-INFINITY), v_zero(), vi_set1(-1), vi_set1(0)};
+    v_t value = op == PC_LOCAL(SUM) ? v_zero() : v_set1((T)-INFINITY);
     const T *p = l->row + q * a->sw;
     if (op == PC_LOCAL(MAX)) {
-        if (rows > 0) {
-            PC_LOCAL(across)(&s, a, op, p, l->row_step, rows, kw, stride, exact, step, __builtin_constant_p(rows));
-        }
-        return s;
+        return rows > 0 ? PC_LOCAL(across)(a, value, op, p, l->row_step, rows, kw, stride, exact) : value;
     }
     for (int64_t i = 0; i < rows; i++) {
-        if (counts) {
-            s.here = vi_set1((T_INT)((l->taps.from + i) * a->row_number));
-        }
-        PC_LOCAL(across)
-        (&s, a, op, p + i * l->row_step, 0, 1, kw, stride, exact, step, __builtin_constant_p(rows) && i == 0);
+        value = PC_LOCAL(across)(a, value, op, p + i * l->row_step, 0, 1, kw, stride, exact);
     }
-    return s;
+    return value;
 }
 
-/* The same; windows of 2 x 2 and 3 x 3, all of which lies inside, have no loops. */
-PC_INLINE PC_LOCAL(state) PC_LOCAL(window)(const pc_pool_args *a, const int op, const PC_LOCAL(line) * l, int64_t q,
-                                           const int64_t rows, const int64_t kw, const int stride, const bool exact)
-{
-    if (__builtin_constant_p(kw) && rows == kw && !exact && op != PC_LOCAL(TAPS)) {
-        return PC_LOCAL(all_taps)(a, op, l, q, kw, kw, stride, exact);
-    }
-    return PC_LOCAL(all_taps)(a, op, l, q, rows, kw, stride, exact);
-}
-
-/* Outputs q .. of a line. `few` are less than a vector, `exact` if nothing behind them may be read. */
+/* Outputs q .. of a line. `few` are less than a vector, `exact` if nothing behind them may be read. Windows of 2 x 2 and
+ * 3 x 3, all of which lies inside, have no loops. */
 PC_INLINE void PC_LOCAL(outputs)(const pc_pool_args *a, const int op, const PC_LOCAL(line) * l, int64_t q,
                                  const int64_t kw, const int stride, const bool few, const bool exact)
 {
     const int64_t rows = l->taps.to - l->taps.from;
-    PC_LOCAL(state) s;
-    if (op == PC_LOCAL(TAPS)) {
-        s = PC_LOCAL(window)(a, PC_LOCAL(NUMBER_TAPS), l, q, rows, kw, stride, exact);
-        if (__builtin_expect(v_any(v_isnan(s.sum)), 0)) {
-            s = PC_LOCAL(window)(a, op, l, q, rows, kw, stride, exact);
-        }
+    v_t value;
+    if (__builtin_constant_p(kw) && rows == kw && !exact) {
+        value = PC_LOCAL(all_taps)(a, op, l, q, kw, kw, stride, exact);
     } else {
-        s = PC_LOCAL(window)(a, op, l, q, rows, kw, stride, exact);
+        value = PC_LOCAL(all_taps)(a, op, l, q, rows, kw, stride, exact);
     }
     if (stride == 2) {
-        s.value = v_in_order(s.value);
+        value = v_in_order(value);
     }
     if (op == PC_LOCAL(SUM)) {
         const v_t row_cells = v_set1(((const T *)a->row_cells)[l->y]);
-        s.value = v_div(s.value, v_fma(row_cells, v_load((const T *)a->cells + q), v_zero()));
+        value = v_div(value, v_fma(row_cells, v_load((const T *)a->cells + q), v_zero()));
     }
-    const bool whole = !few || l->out + V_LANES <= l->writable;
-    if (whole) {
-        v_store(l->out + q, s.value);
+    if (!few || l->out + V_LANES <= l->writable) {
+        v_store(l->out + q, value);
     } else {
-        v_store_tail(l->out, s.value, a->columns);
-    }
-    if (op == PC_LOCAL(TAPS)) {
-        const v_int start = vi_load((const T_INT *)a->start + q), place = vi_load((const T_INT *)a->place + q);
-        const v_int first = vi_add(start, vi_set1((T_INT)(l->taps.from * a->row_number)));
-        const v_int number = vi_max(first, stride == 2 ? vi_in_order(s.number) : s.number);
-        const int64_t base = a->base + l->y * a->base_row;
-        if (whole) {
-            vi_store_wide(l->indices + q, vi_add(place, number), base);
-        } else {
-            int64_t wide[V_LANES];
-            vi_store_wide(wide, vi_add(place, number), base);
-            memcpy(l->indices, wide, (size_t)a->columns * sizeof *wide);
-        }
+        v_store_tail(l->out, value, a->columns);
     }
 }
 
@@ -332,7 +269,6 @@ PC_INLINE void PC_LOCAL(by_rows)(const pc_pool_args *a, const int op, const int6
                 l.row += (a->top + y * a->sh + l.taps.from * a->dh - above) * src_row;
             }
             l.out = (T *)a->out + at;
-            l.indices = op == PC_LOCAL(TAPS) ? a->indices + at : NULL;
             l.writable = PC_LOCAL(writable)(a, l.out);
             l.ahead = staged || a->sh > 2 ? NULL : src + y * a->sh * a->src_row;
             PC_LOCAL(output_row)(a, op, &l, kw, stride, op == PC_LOCAL(MAX));
@@ -470,12 +406,6 @@ void PC_SYMBOL(max_pool_forward)(const pc_pool_args *args)
     }
 }
 
-void PC_SYMBOL(max_pool_forward_taps)(const pc_pool_args *args)
-{
-    const pc_pool_args copy = *args, *a = &copy;
-    PC_SPECIALISED(by_rows, a, PC_LOCAL(TAPS))
-}
-
 void PC_SYMBOL(avg_pool_forward)(const pc_pool_args *args)
 {
     const pc_pool_args copy = *args, *a = &copy;
@@ -531,5 +461,4 @@ void PC_SYMBOL(avg_pool_planes)(const pc_pool_args *args)
     }
 }
 
-#undef PC_AHEAD
 #undef PC_SPECIALISED

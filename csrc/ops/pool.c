@@ -144,7 +144,9 @@ static pc_pool_cut cut_of(const pc_pool_geom *g, pc_pool_pass pass, bool gaps, c
     for (;;) {
         int64_t rows = gradient ? most_touching(&y, c.band_h) : pc_min(g->ih, most_span(&y, c.band_h));
         int64_t columns = gradient ? most_touching(&x, c.band_w) : pc_min(g->iw, most_span(&x, c.band_w));
-        int64_t work_rows = !gradient && !hangs_over(&x) ? 0 : rows;
+        /* Rows shorter than a vector are padded where nothing behind them may be read. */
+        const bool narrow = pass == PC_MAX_INDICES && (g->ow < kernels->lanes || c.band_w < g->ow);
+        int64_t work_rows = gradient || narrow || hangs_over(&x) ? rows : 0;
         if (pass == PC_MAX_FORWARD) { /* rows shorter than a vector are done as the others are */
             work_rows = g->ow < kernels->lanes ? pc_max(rows, PC_POOL_ROWS) : PC_POOL_ROWS;
         }
@@ -287,7 +289,8 @@ static void run_band(const pc_pool_pass_args *p, const pc_pool_work *work, const
                       .column_number = giant ? 1 : g->dw,
                       .work = work->work};
     /* The kernel's rows, as wide as what their taps look at. */
-    assert(gradient || (p->pass == PC_MAX_FORWARD && g->ow >= kernels->lanes) || !hangs_over(&p->x) ||
+    assert(gradient || (p->pass == PC_MAX_FORWARD && g->ow >= kernels->lanes) ||
+           !(hangs_over(&p->x) || (p->pass == PC_MAX_INDICES && b->columns < kernels->lanes)) ||
            (const char *)work->copy - (const char *)work->work >=
                (b->src_rows * ((b->columns - 1) * g->sw + (b->taps - 1) * g->dw + 1) + kernels->lanes) * size);
     assert(p->pass != PC_MAX_FORWARD ||

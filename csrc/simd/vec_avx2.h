@@ -103,6 +103,13 @@ PC_INLINE void vi32_store_wide(int64_t *p, vi32_t a, int64_t base)
     _mm256_storeu_si256((__m256i *)p, _mm256_add_epi64(low, add));
     _mm256_storeu_si256((__m256i *)(p + 4), _mm256_add_epi64(high, add));
 }
+PC_INLINE void vi32_store_wide_evens(int64_t *p, vi32_t a,
+                                     int64_t base) /* 0 1 4 5 2 3 6 7 unpack to 0 1 2 3, 4 5 6 7 */
+{
+    const __m256i add = _mm256_set1_epi64x(base), zero = _mm256_setzero_si256();
+    _mm256_storeu_si256((__m256i *)p, _mm256_add_epi64(_mm256_unpacklo_epi32(a, zero), add));
+    _mm256_storeu_si256((__m256i *)(p + 4), _mm256_add_epi64(_mm256_unpackhi_epi32(a, zero), add));
+}
 PC_INLINE int vf32_all(vm32_t a) { return _mm256_movemask_ps(a) == 0xff; }
 PC_INLINE vm32_t vf32_mask_and(vm32_t a, vm32_t b) { return _mm256_and_ps(a, b); }
 PC_INLINE vm32_t vi32_eq(vi32_t a, vi32_t b) { return _mm256_castsi256_ps(_mm256_cmpeq_epi32(a, b)); }
@@ -206,6 +213,7 @@ PC_INLINE void vi64_store_wide(int64_t *p, vi64_t a, int64_t base)
 {
     _mm256_storeu_si256((__m256i *)p, _mm256_add_epi64(a, _mm256_set1_epi64x(base)));
 }
+PC_INLINE void vi64_store_wide_evens(int64_t *p, vi64_t a, int64_t base) { vi64_store_wide(p, vi64_in_order(a), base); }
 PC_INLINE int vf64_all(vm64_t a) { return _mm256_movemask_pd(a) == 0xf; }
 PC_INLINE vm64_t vf64_mask_and(vm64_t a, vm64_t b) { return _mm256_and_pd(a, b); }
 PC_INLINE vm64_t vi64_eq(vi64_t a, vi64_t b) { return _mm256_castsi256_pd(_mm256_cmpeq_epi64(a, b)); }

@@ -21,10 +21,11 @@
  *   max(best, x)                   x where it is larger or NaN, else best: the last NaN, or the first of the largest
  *   load_or(p, count, fill)        the first `count` lanes from memory, the rest from `fill`; 0 <= count <= lanes
  *   evens(a, b), odds(a, b)        every second one of the 2*lanes elements of a, then b. In an order of the ISA's own,
- *                                  lane by lane the same in both; in_order(x) puts them back, once, at the end
+ *                                  lane by lane the same in both; in_order(x) puts them back, once, at the end, and
+ *                                  what is in order into that order
  *   load_step(p, step)             p[0], p[step], p[2*step], ...: whole vectors of any step, one element at a time
  *   vi add, max, eq                as it says; eq is a mask
- *   store_wide(p, a, base)         p[i] = base + a[i] as int64
+ *   store_wide(p, a, base)         p[i] = base + a[i] as int64; 0 <= a[i] if it is store_wide_evens, which puts them in order
  *   load_narrow(p, &fit)           int64 to vi's width (lanes that do not fit hold anything), and where 0 <= p[i] < 2^32
  *                                  (vi64: everywhere)
  * and the sizes: VF<b>_LANES, the tile PC_TILE_ROWS x PC_TILE_VECTORS.
@@ -134,6 +135,7 @@ PC_INLINE void vi32_store_wide(int64_t *p, vi32_t a, int64_t base)
     _mm512_storeu_si512(p, _mm512_add_epi64(low, add));
     _mm512_storeu_si512(p + 8, _mm512_add_epi64(high, add));
 }
+PC_INLINE void vi32_store_wide_evens(int64_t *p, vi32_t a, int64_t base) { vi32_store_wide(p, vi32_in_order(a), base); }
 PC_INLINE int vf32_all(vm32_t a) { return a == (vm32_t)-1; }
 PC_INLINE vm32_t vf32_mask_and(vm32_t a, vm32_t b) { return (vm32_t)(a & b); }
 PC_INLINE vm32_t vi32_eq(vi32_t a, vi32_t b) { return _mm512_cmpeq_epi32_mask(a, b); }
@@ -249,6 +251,7 @@ PC_INLINE void vi64_store_wide(int64_t *p, vi64_t a, int64_t base)
 {
     _mm512_storeu_si512(p, _mm512_add_epi64(a, _mm512_set1_epi64(base)));
 }
+PC_INLINE void vi64_store_wide_evens(int64_t *p, vi64_t a, int64_t base) { vi64_store_wide(p, vi64_in_order(a), base); }
 PC_INLINE int vf64_all(vm64_t a) { return a == (vm64_t)-1; }
 PC_INLINE vm64_t vf64_mask_and(vm64_t a, vm64_t b) { return (vm64_t)(a & b); }
 PC_INLINE vm64_t vi64_eq(vi64_t a, vi64_t b) { return _mm512_cmpeq_epi64_mask(a, b); }

@@ -146,6 +146,7 @@ PC_INLINE void vi32_store_wide(int64_t *p, vi32_t a, int64_t base)
         p[i] = base + a[i];
     }
 }
+PC_INLINE void vi32_store_wide_evens(int64_t *p, vi32_t a, int64_t base) { vi32_store_wide(p, vi32_in_order(a), base); }
 PC_INLINE int vf32_all(vm32_t a) { return (a[0] & a[1] & a[2] & a[3]) != 0; }
 PC_INLINE vm32_t vf32_mask_and(vm32_t a, vm32_t b) { return a & b; }
 PC_INLINE vm32_t vi32_eq(vi32_t a, vi32_t b) { return a == b; }
@@ -264,6 +265,7 @@ PC_INLINE void vi64_store_wide(int64_t *p, vi64_t a, int64_t base)
         p[i] = base + a[i];
     }
 }
+PC_INLINE void vi64_store_wide_evens(int64_t *p, vi64_t a, int64_t base) { vi64_store_wide(p, vi64_in_order(a), base); }
 PC_INLINE int vf64_all(vm64_t a) { return (a[0] & a[1]) != 0; }
 PC_INLINE vm64_t vf64_mask_and(vm64_t a, vm64_t b) { return a & b; }
 PC_INLINE vm64_t vi64_eq(vi64_t a, vi64_t b) { return a == b; }

@@ -49,6 +49,7 @@
 #undef vi_add
 #undef vi_max
 #undef vi_store_wide
+#undef vi_store_wide_evens
 
 #define T float
 #define T_INT int32_t
@@ -96,6 +97,7 @@
 #define vi_add vi32_add
 #define vi_max vi32_max
 #define vi_store_wide vi32_store_wide
+#define vi_store_wide_evens vi32_store_wide_evens
 #define v_all vf32_all
 #define v_mask_and vf32_mask_and
 #define vi_eq vi32_eq

@@ -49,6 +49,7 @@
 #undef vi_add
 #undef vi_max
 #undef vi_store_wide
+#undef vi_store_wide_evens
 
 #define T double
 #define T_INT int64_t
@@ -96,6 +97,7 @@
 #define vi_add vi64_add
 #define vi_max vi64_max
 #define vi_store_wide vi64_store_wide
+#define vi_store_wide_evens vi64_store_wide_evens
 #define v_all vf64_all
 #define v_mask_and vf64_mask_and
 #define vi_eq vi64_eq

@@ -30,7 +30,7 @@ class Memory:
     NAMES = ("out", "indices", "src", "cells", "row_cells", "start", "place", "work")
 
     def __init__(self) -> None:
-        self.pages = {name: Pages(1 << 16) for name in self.NAMES}
+        self.pages = {name: Pages(1 << 17) for name in self.NAMES}
 
     def clear(self) -> None:
         """Fill all of it with canaries."""
@@ -60,12 +60,14 @@ class Call:
         flush: Flush,
         *,
         backward: bool = False,
+        rows: int = 0,
     ) -> None:
         (kh, kw), (sh, sw) = window, stride
-        dh, dw = (1, 1) if backward else (int(each) for each in rng.integers(1, 3, 2))
+        dense = backward or rows > 0
+        dh, dw = (1, 1) if dense else (int(each) for each in rng.integers(1, 3, 2))
         self.memory, self.columns = memory, columns
         self.planes = int(rng.integers(1, 4))
-        self.rows = int(rng.choice([1, 2, 5, POOL_ROWS + 1]))
+        self.rows = rows or int(rng.choice([1, 2, 5, POOL_ROWS + 1]))
         top, left = (int(rng.integers(0 if backward else -k, k + 1)) for k in window)
         if backward:
             height, width = self.rows // sh, columns // sw
@@ -188,6 +190,17 @@ def ties(rng: np.random.Generator, count: int, dtype: np.dtype) -> Array:
     return values
 
 
+def rarely_special(rng: np.random.Generator, count: int, dtype: np.dtype) -> Array:
+    """Return values among which many are equal, sometimes with a few infinities or NaNs."""
+    values = rng.integers(-1, 2, count).astype(dtype)
+    zeros = values == 0
+    values[zeros] = rng.choice(np.array([-0.0, 0.0], dtype), int(zeros.sum()))
+    few = rng.random(count) < rng.choice([0.0, 0.01])
+    values[few] = rng.choice([[np.nan], [-np.inf, np.inf], [-np.inf]][rng.integers(3)])
+    values[rng.random(count) < rng.choice([0.0, 0.8])] = -np.inf
+    return values
+
+
 def arbitrary(rng: np.random.Generator, count: int, dtype: np.dtype) -> Array:
     """Return numbers of many sizes, sometimes with infinities and NaNs."""
     return numbers(rng, count, dtype, special=bool(rng.random() < 0.3))
@@ -228,6 +241,22 @@ def test_max_finds_the_first_largest_and_the_last_nan(
 ) -> None:
     """The same, with the place of the winning tap, or of the first where none is above -inf."""
     check_all(table, oracle, "max_pool_forward_taps", window, ties)
+
+
+@covers("max_pool_forward_taps")
+@pytest.mark.parametrize("window", [(2, 2), (3, 3)], ids=str)
+@pytest.mark.parametrize("stride", [(1, 1), (2, 2)], ids=str)
+def test_max_finds_the_first_largest_in_planes_small_and_large(
+    table: Table, oracle: ctypes.CDLL, window: tuple[int, int], stride: tuple[int, int]
+) -> None:
+    """The usual windows of mostly plain numbers: NaNs are rare enough to leave other rows alone."""
+    rng, memory = np.random.default_rng(7), Memory()
+    lanes = table.lanes
+    lengths = sorted({1, 2, lanes - 1, lanes, lanes + 1, 2 * lanes, 3 * lanes + 1} - {0})
+    for columns, rows, flush in itertools.product(lengths, (1, 3, 6, 40), FLUSH):
+        call = Call(rng, memory, table, window, stride, columns, flush, rows=rows)
+        call.src[:] = rarely_special(rng, call.src.size, table.dtype)
+        call.check(table, oracle, "max_pool_forward_taps")
 
 
 @covers("avg_pool_forward")
