@@ -38,7 +38,6 @@ typedef struct {
 } adaptive_spans;
 
 typedef struct {
-    void *line; /* what is read, where it is not side by side in memory */
     void *rows, *turned, *sums;
     void *heights; /* of each lane */
 } adaptive_work;
@@ -49,8 +48,8 @@ typedef struct {
     bool backward;
     char *to;
     pc_call *call;
-    int64_t planes, band;   /* of an item: so many planes, so many rows of what is written */
-    int64_t lanes, sources; /* of an item, at most: rows of `rows`, and of a plane of what is read */
+    int64_t planes, band; /* of an item: so many planes, so many rows of what is written */
+    int64_t lanes;        /* of an item, at most: window rows */
     int64_t bands, items;
     adaptive_spans y, x;       /* the windows */
     adaptive_spans to_y, to_x; /* the windows that hold a row, a column: backward alone */
@@ -92,17 +91,17 @@ static pc_pool_geom pool_of(const pc_adaptive_geom *g)
 static adaptive_pass pass_of(const pc_adaptive_geom *g, bool backward, const pc_tensor *from, void *to, pc_call *call)
 {
     adaptive_pass p = {.geom = g, .backward = backward, .from = from, .to = to, .call = call, .planes = 1};
-    const int64_t written = backward ? g->ih : g->oh, read = backward ? g->oh : g->ih;
+    const int64_t written = backward ? g->ih : g->oh;
     const int64_t most = pc_max(1, BLOCK / pc_max(g->iw, g->ow)); /* window rows in a block */
     p.band = written;
-    p.sources = read;
+    p.lanes = g->oh;
     if (g->oh > most) {
         p.band = backward ? pc_max(1, most * g->ih / g->oh) : most;
-        p.sources = pc_min(read, pc_ceil_div(p.band * read, written) + 1);
+        p.lanes = backward ? pc_min(g->oh, pc_ceil_div(p.band * g->oh, g->ih) + 1) : most;
     } else if (g->oh > 0) {
         p.planes = pc_max(1, pc_min(g->n * g->c, most / g->oh));
+        p.lanes = p.planes * g->oh;
     }
-    p.lanes = p.planes * (backward ? p.sources : p.band);
     p.bands = pc_ceil_div(written, pc_max(1, p.band));
     p.items = pc_ceil_div(g->n * g->c, p.planes) * p.bands;
     return p;
@@ -112,8 +111,7 @@ static adaptive_work lay_out(pc_slice *slice, const adaptive_pass *p, pc_dtype d
 {
     const pc_adaptive_geom *g = p->geom;
     const int64_t size = (int64_t)pc_dtype_size(dtype);
-    return (adaptive_work){.line = pc_lay(slice, p->planes * p->sources, (p->backward ? g->ow : g->iw) * size),
-                           .rows = pc_lay(slice, p->lanes, g->iw * size),
+    return (adaptive_work){.rows = pc_lay(slice, p->lanes, g->iw * size),
                            .turned = pc_lay(slice, p->lanes, g->iw * size),
                            .sums = pc_lay(slice, p->lanes, g->ow * size),
                            .heights = pc_lay(slice, p->lanes, size)};
@@ -172,35 +170,30 @@ static int64_t reach_of(const adaptive_spans *spans, int64_t first, int64_t coun
 #undef T
 #undef PC_LOCAL
 
-static void gather(const adaptive_pass *p, void *to, int64_t plane, int64_t planes, int64_t y, int64_t rows)
+static void gather(const adaptive_pass *p, void *to, int64_t row_step, int64_t column_step, int64_t plane,
+                   int64_t planes, int64_t y, int64_t rows)
 {
     if (p->call->dtype == PC_F32) {
-        gather_f32(p, to, plane, planes, y, rows);
+        gather_f32(p, to, row_step, column_step, plane, planes, y, rows);
     } else {
-        gather_f64(p, to, plane, planes, y, rows);
+        gather_f64(p, to, row_step, column_step, plane, planes, y, rows);
     }
 }
 
-/* The block of what is read, where it lies if its rows are side by side and its planes at one distance; for backward
- * all of its rows must be at one distance. */
-static const void *read(const adaptive_pass *p, const adaptive_work *work, int64_t plane, int64_t planes, int64_t y,
-                        int64_t rows, int64_t *plane_step, int64_t *row_step)
+/* Can the kernels read some planes where they lie? The elements of a row must be side by side, and planes at one
+ * distance. */
+static bool is_even(const adaptive_pass *p, int64_t planes)
 {
     const pc_adaptive_geom *g = p->geom;
     const int64_t *step = p->from->step, width = p->backward ? g->ow : g->iw;
-    *plane_step = g->c == 1 ? step[0] : step[1];
-    *row_step = step[2];
-    const bool even = planes == 1 || g->n == 1 || g->c == 1 || step[0] == g->c * step[1];
-    const bool lanes = !p->backward || planes == 1 || *plane_step == rows * *row_step;
-    if ((step[3] == 1 || width == 1) && even && lanes) {
-        const int64_t at = plane / g->c * step[0] + plane % g->c * step[1] + y * step[2];
-        return (const char *)p->from->data + at * (int64_t)pc_dtype_size(p->call->dtype);
-    }
-    assert(planes * rows <= p->planes * p->sources);
-    *plane_step = rows * width;
-    *row_step = width;
-    gather(p, work->line, plane, planes, y, rows);
-    return work->line;
+    return (step[3] == 1 || width == 1) && (planes == 1 || g->n == 1 || g->c == 1 || step[0] == g->c * step[1]);
+}
+
+static int64_t plane_step(const adaptive_pass *p) { return p->from->step[p->geom->c == 1 ? 0 : 1]; }
+
+static const void *row_of(const adaptive_pass *p, int64_t plane, int64_t y)
+{
+    return p->call->dtype == PC_F32 ? (const void *)row_of_f32(p, plane, y) : row_of_f64(p, plane, y);
 }
 
 /* out[j * rows + i] = in[i * in_step + j] */
@@ -229,11 +222,32 @@ static void sum_columns(const adaptive_pass *p, void *out, const void *in, const
 /* sums /= height / width; the lanes are the window rows y .. y+rows-1 of each plane. */
 static void divide(const adaptive_pass *p, const adaptive_work *work, int64_t planes, int64_t y, int64_t rows)
 {
-    assert(planes * rows <= p->lanes);
     if (p->call->dtype == PC_F32) {
         divide_f32(p, work, planes, y, rows);
     } else {
         divide_f64(p, work, planes, y, rows);
+    }
+}
+
+/* work->rows = the sums down the columns. */
+static void sum_rows(const adaptive_pass *p, const adaptive_work *work, int64_t plane, int64_t planes, int64_t y,
+                     int64_t rows)
+{
+    if (is_even(p, planes)) {
+        pc_kernels_for(p->call->dtype)
+            ->span_sums(&(pc_span_args){.out = work->rows,
+                                        .in = row_of(p, plane, p->y.first[y]),
+                                        .first = p->y.first + y,
+                                        .count = p->y.count + y,
+                                        .planes = planes,
+                                        .plane_step = plane_step(p),
+                                        .spans = rows,
+                                        .step = p->from->step[2],
+                                        .columns = p->geom->iw});
+    } else if (p->call->dtype == PC_F32) {
+        sum_rows_f32(p, work->rows, plane, planes, y, rows);
+    } else {
+        sum_rows_f64(p, work->rows, plane, planes, y, rows);
     }
 }
 
@@ -242,14 +256,8 @@ static void forward_block(const adaptive_pass *p, const adaptive_work *work, int
 {
     const pc_adaptive_geom *g = p->geom;
     const int64_t lanes = planes * rows;
-    pc_span_args down = {.out = work->rows,
-                         .first = p->y.first + y,
-                         .count = p->y.count + y,
-                         .planes = planes,
-                         .spans = rows,
-                         .columns = g->iw};
-    down.in = read(p, work, plane, planes, p->y.first[y], reach_of(&p->y, y, rows), &down.plane_step, &down.step);
-    pc_kernels_for(p->call->dtype)->span_sums(&down);
+    assert(lanes <= p->lanes);
+    sum_rows(p, work, plane, planes, y, rows);
     turn(p, work->turned, work->rows, g->iw, lanes, g->iw);
     sum_columns(p, work->sums, work->turned, &p->x, g->ow, lanes);
     divide(p, work, planes, y, rows);
@@ -262,9 +270,12 @@ static void backward_block(const adaptive_pass *p, const adaptive_work *work, in
 {
     const pc_adaptive_geom *g = p->geom;
     const int64_t first = p->to_y.first[y], windows = reach_of(&p->to_y, y, rows), lanes = planes * windows;
-    int64_t plane_step, row_step;
-    const void *grad_out = read(p, work, plane, planes, first, windows, &plane_step, &row_step);
-    turn(p, work->sums, grad_out, row_step, lanes, g->ow);
+    assert(lanes <= p->lanes);
+    if (is_even(p, planes) && (planes == 1 || plane_step(p) == windows * p->from->step[2])) {
+        turn(p, work->sums, row_of(p, plane, first), p->from->step[2], lanes, g->ow);
+    } else {
+        gather(p, work->sums, 1, lanes, plane, planes, first, windows);
+    }
     divide(p, work, planes, first, windows);
     sum_columns(p, work->turned, work->sums, &p->to_x, g->iw, lanes);
     turn(p, work->rows, work->turned, lanes, g->iw, lanes);
@@ -294,7 +305,7 @@ static void run_items(void *context, int index, int count)
         const int64_t y = item % p->bands * p->band, rows = pc_min(p->band, height - y);
         const int64_t size = (int64_t)pc_dtype_size(p->call->dtype);
         if (is_identity(g)) {
-            gather(p, p->to + (plane * height + y) * width * size, plane, planes, y, rows);
+            gather(p, p->to + (plane * height + y) * width * size, width, 1, plane, planes, y, rows);
         } else if (g->oh == 0 || g->ow == 0) { /* no window, no gradient */
             memset(p->to + (plane * height + y) * width * size, 0, (size_t)(planes * rows * width * size));
         } else if (p->backward) {
