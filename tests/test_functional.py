@@ -305,6 +305,7 @@ def means(size, count):
         ((1, 1, 3, 20000), (2, 9001)),  # rows longer than a band
         ((3, 700, 5, 6), (4, 4)),  # planes in groups, the last one short
         ((5, 7, 9, 31), (4, 18)),
+        ((3, 5, 6, 7), (6, 7)),  # the same size: copied
     ],
 )
 def test_adaptive_blocks(shape, size):

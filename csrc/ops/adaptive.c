@@ -191,6 +191,12 @@ static bool is_even(const adaptive_pass *p, int64_t planes)
 
 static int64_t plane_step(const adaptive_pass *p) { return p->from->step[p->geom->c == 1 ? 0 : 1]; }
 
+/* Are all rows of some planes at one distance? */
+static bool are_lanes(const adaptive_pass *p, int64_t planes, int64_t rows)
+{
+    return is_even(p, planes) && (planes == 1 || plane_step(p) == rows * p->from->step[2]);
+}
+
 static const void *row_of(const adaptive_pass *p, int64_t plane, int64_t y)
 {
     return p->call->dtype == PC_F32 ? (const void *)row_of_f32(p, plane, y) : row_of_f64(p, plane, y);
@@ -271,7 +277,7 @@ static void backward_block(const adaptive_pass *p, const adaptive_work *work, in
     const pc_adaptive_geom *g = p->geom;
     const int64_t first = p->to_y.first[y], windows = reach_of(&p->to_y, y, rows), lanes = planes * windows;
     assert(lanes <= p->lanes);
-    if (is_even(p, planes) && (planes == 1 || plane_step(p) == windows * p->from->step[2])) {
+    if (are_lanes(p, planes, windows)) {
         turn(p, work->sums, row_of(p, plane, first), p->from->step[2], lanes, g->ow);
     } else {
         gather(p, work->sums, 1, lanes, plane, planes, first, windows);
@@ -305,7 +311,12 @@ static void run_items(void *context, int index, int count)
         const int64_t y = item % p->bands * p->band, rows = pc_min(p->band, height - y);
         const int64_t size = (int64_t)pc_dtype_size(p->call->dtype);
         if (is_identity(g)) {
-            gather(p, p->to + (plane * height + y) * width * size, width, 1, plane, planes, y, rows);
+            char *to = p->to + (plane * height + y) * width * size;
+            if (p->from->step[2] == width && are_lanes(p, planes, rows)) {
+                memcpy(to, row_of(p, plane, y), (size_t)(planes * rows * width * size));
+            } else {
+                gather(p, to, width, 1, plane, planes, y, rows);
+            }
         } else if (g->oh == 0 || g->ow == 0) { /* no window, no gradient */
             memset(p->to + (plane * height + y) * width * size, 0, (size_t)(planes * rows * width * size));
         } else if (p->backward) {
