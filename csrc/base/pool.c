@@ -9,8 +9,8 @@
  * preempted ones and lets a sleeper wake where it last ran. If that is where its caller runs, both stay there for
  * milliseconds. So the caller takes its CPU out of such a worker's affinity before it calls, and the worker, as soon as
  * it has come, puts back what it had. In such a guest two tasks of 145 us after a pause took 380, 341, 323, 300, 295 us
- * call by call, alone 290; now 302, 184, 158, 162, 160. Where all went well before, the first call may take 20 us more.
- * Threads of the host are left alone. And the lock is free when workers are called: they want it first thing.
+ * call by call, alone 290; now 302, 184, 158, 162, 160. Where all went well before, the first call may take 15 to 70 us
+ * more. Threads of the host are left alone. And the lock is free when workers are called: they want it first thing.
  *
  * One run at a time: `busy` is taken without waiting, and a second caller does its work alone. The run lives on the
  * caller's stack; workers find it through `current` and count themselves in while they hold the lock, so the caller

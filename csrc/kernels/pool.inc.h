@@ -9,8 +9,9 @@
  * a row lies over the one before, so there are no tails; rows shorter than a vector have whole ones written while the
  * next rows still come to overwrite what is too much.
  *
- * Largest values alone (with their places: max_pool_indices.inc.h) go down the columns of a window first and then across: 2 + 2 comparisons instead of 8 for 3x3,
- * and the row in between has its padding for nothing. Rows shorter than a vector stay in registers
+ * Largest values alone (with their places: max_pool_indices.inc.h) go down the columns of a window first and then
+ * across: 2 + 2 comparisons instead of 8 for 3x3, and the row in between has its padding for nothing. Rows shorter than
+ * a vector stay in registers
  * (2 x 2 on maps of 14: 1.8 times as fast, 3 x 3 two apart on maps of 13: 1.3 times, 3 x 3 one apart: the same). */
 
 /* So many elements ahead the source is asked for. Without it planes that come from memory take half as long again (2 x 2

@@ -103,8 +103,8 @@ PC_INLINE void vi32_store_wide(int64_t *p, vi32_t a, int64_t base)
     _mm256_storeu_si256((__m256i *)p, _mm256_add_epi64(low, add));
     _mm256_storeu_si256((__m256i *)(p + 4), _mm256_add_epi64(high, add));
 }
-PC_INLINE void vi32_store_wide_evens(int64_t *p, vi32_t a,
-                                     int64_t base) /* 0 1 4 5 2 3 6 7 unpack to 0 1 2 3, 4 5 6 7 */
+/* 0 1 4 5 2 3 6 7 unpack to 0 1 2 3, 4 5 6 7 */
+PC_INLINE void vi32_store_wide_evens(int64_t *p, vi32_t a, int64_t base)
 {
     const __m256i add = _mm256_set1_epi64x(base), zero = _mm256_setzero_si256();
     _mm256_storeu_si256((__m256i *)p, _mm256_add_epi64(_mm256_unpacklo_epi32(a, zero), add));

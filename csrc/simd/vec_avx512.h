@@ -25,7 +25,8 @@
  *                                  what is in order into that order
  *   load_step(p, step)             p[0], p[step], p[2*step], ...: whole vectors of any step, one element at a time
  *   vi add, max, eq                as it says; eq is a mask
- *   store_wide(p, a, base)         p[i] = base + a[i] as int64; 0 <= a[i] if it is store_wide_evens, which puts them in order
+ *   store_wide(p, a, base)         p[i] = base + a[i] as int64
+ *   store_wide_evens               the same of lanes in evens' order, put in order; 0 <= a[i]
  *   load_narrow(p, &fit)           int64 to vi's width (lanes that do not fit hold anything), and where 0 <= p[i] < 2^32
  *                                  (vi64: everywhere)
  * and the sizes: VF<b>_LANES, the tile PC_TILE_ROWS x PC_TILE_VECTORS.
