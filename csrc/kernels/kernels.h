@@ -35,12 +35,14 @@ typedef struct {
     int64_t channel; /* with places, c counts from here; `from` is its first weight */
 } pc_pack_args;
 
-/* copy_rows: to[j*to_step + i] = from[j*from_step + i*from_column] for j < rows, i < columns, all exactly. */
+/* copy_rows: to[j*to_step + i] = from[j*from_step + i*from_column] for j < rows, i < columns, all exactly. Where
+ * elements are neighbours, those `ahead` elements behind them are fetched meanwhile; any distance will do. */
 typedef struct {
     void *to;         /* T */
     const void *from; /* T */
     int64_t rows, columns;
     int64_t to_step, from_step, from_column;
+    int64_t ahead;
 } pc_copy_args;
 
 /* dense_tile: a register tile that runs along a row, the inner loop of forward and input gradient.

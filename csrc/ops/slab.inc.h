@@ -77,7 +77,8 @@ static void PC_LOCAL(pack_inside)(const pc_slab *slab, const pc_rim *y, const pc
                                                .columns = whole ? rows * columns : columns,
                                                .to_step = slab->row_step,
                                                .from_step = row_step,
-                                               .from_column = column_step});
+                                               .from_column = column_step,
+                                               .ahead = step[1]});
             continue;
         }
         for (int64_t u = 0; u < (whole ? 1 : rows); u++) {

@@ -89,6 +89,7 @@ class CopyArgs(ctypes.Structure):
         ("to_step", i64),
         ("from_step", i64),
         ("from_column", i64),
+        ("ahead", i64),
     )
 
 

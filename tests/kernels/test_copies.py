@@ -154,6 +154,7 @@ def test_rows_are_copied_exactly(table: Table, from_column: int) -> None:
             to_step=int(rng.choice([-1, 1])) * (columns + int(rng.integers(0, 4))),
             from_step=int(rng.integers(-150, 151)) * int(rng.integers(0, 2)),
             from_column=from_column,
+            ahead=int(rng.integers(-(10**6), 10**6)),
         )
         j, i = np.ogrid[:rows, :columns]
         memory.check(

@@ -46,7 +46,7 @@ def test_structs_are_mirrored(oracle: ctypes.CDLL) -> None:
         ("pc_dense_args", "list"),
         ("pc_dense_args", "ahead"),
         ("pc_pack_args", "row_step"),
-        ("pc_copy_args", "from_column"),
+        ("pc_copy_args", "ahead"),
         ("pc_kernels", "dense_vectors"),
         ("pc_weight_args", "vec"),
         ("pc_weight_args", "row"),
