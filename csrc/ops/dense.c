@@ -3,8 +3,8 @@
  *     for each block of channels:
  *         for each chunk of blocks of rows p:      pack their weights, a part of L2
  *             for each part (a band, samples):     pack its slab, another part of L2
- *                 for each run of columns:         their slab lines stay in L1
- *                     for each block of rows:      dense_tile along the run
+ *                 for each run of columns:         a few tiles, whose slab lines are in L1 or come from L2
+ *                     for each block of rows:      dense_tile along the run; its weights stay in L1
  *
  * Weights are packed [block][set of taps][channel][tap][row of the block], in the order of the chain: the tile then
  * reads them one behind the other. Parts that read the same taps share a set. The other parts of an item have other

@@ -28,7 +28,7 @@ typedef struct {
     int64_t panel;          /* so many go through the panel at a time, where outputs are no neighbours in memory */
     int64_t shares;         /* of the blocks */
     int64_t tile;           /* columns that the tile does at a time */
-    int64_t columns;        /* that its rows run through while their inputs stay in L1 */
+    int64_t columns;        /* that its rows run through while their weights stay in L1 */
     int64_t window;         /* taps of the weight */
     int64_t taps_y, taps_x; /* the most that a part has */
     int64_t list;           /* offsets in the longest list */
