@@ -31,8 +31,8 @@ class PassPlan:
     algorithm : str
         What fixes the bits: 'direct'.
     family : str
-        What kind of loop it is: 'dense tile', 'weight tile', 'rows', 'whole planes', 'scatter', or
-        'nothing to do'.
+        What kind of loop it is: 'dense tile', 'weight tile', 'pixel', 'rows', 'whole planes',
+        'scatter', or 'nothing to do'.
     form : str
         Which one of the family, such as 'rows run on'; may be empty.
     kernel : str or None

@@ -79,6 +79,15 @@ CASES = {
     "depthwise-signal": Case(3, 5, 5, 5, (1, 130), (1, 5), padding=(0, 2)),
     "few-channels": Case(2, 3, 12, 9, (19, 17), (3, 3), (2, 1), (1, 1)),
     "channels": Case(4, 1, 70, 65, (5, 5), (3, 3), padding=(1, 1)),
+    # one output pixel a sample
+    "pixel": Case(3, 1, 70, 37, (1, 1), (1, 1)),
+    "pixel-window": Case(2, 1, 9, 41, (4, 5), (4, 5)),
+    "pixel-corner": Case(1, 1, 5, 33, (6, 9), (2, 3), (5, 7), dilation=(3, 2)),
+    "pixel-column": Case(2, 1, 3, 18, (5, 1), (3, 1), (4, 1), dilation=(2, 1)),
+    "pixel-grouped": Case(5, 2, 24, 22, (3, 3), (3, 3)),
+    "pixel-samples": Case(35, 1, 17, 12, (2, 2), (2, 2)),
+    "pixel-single": Case(70, 1, 21, 1, (3, 3), (3, 3)),
+    "pixel-long": Case(1, 1, 150, 530, (4, 4), (4, 4)),
     # more than a slab of scratch holds: cut into bands, columns, blocks of channels
     "bands": Case(1, 1, 16, 7, (75, 110), (3, 3), padding=(1, 1)),
     "columns": Case(1, 1, 19, 3, (5, 2100), (3, 5), padding=(1, 2)),

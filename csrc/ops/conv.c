@@ -25,6 +25,7 @@
 
 #include "base/checked.h"
 #include "base/pool.h"
+#include "ops/conv_pixel.h"
 #include "ops/conv_rows.h"
 #include "ops/dense.h"
 
@@ -171,6 +172,10 @@ static void run_thread(void *context, int index, int count)
 {
     const pc_pass *pass = context;
     const pc_dtype dtype = pass->call->dtype;
+    if (pc_pixel_serves(pass)) {
+        pc_pixel_run(pass, index, count);
+        return;
+    }
     int64_t item = 0;
     for (pc_range r = {0, 0}; next_range(pass, dtype, &r) && !pc_stopped(pass->call);) {
         const pc_cut cut = cut_of(pass, r, pass->skip, dtype, count);
@@ -223,6 +228,9 @@ static bool all_finite(const void *weight, int64_t count, pc_dtype dtype)
 static int64_t workspace_bytes(const pc_pass *pass, pc_dtype dtype, int threads)
 {
     int64_t bytes = 0;
+    if (pc_pixel_serves(pass)) {
+        return pc_pixel_bytes(pass, dtype, threads);
+    }
     for (pc_range r = {0, 0}; next_range(pass, dtype, &r);) {
         for (int skip = pass->forward ? 0 : 1; skip < 2; skip++) { /* forward: the weights, not seen yet, decide */
             const pc_cut cut = cut_of(pass, r, skip, dtype, threads);
@@ -482,7 +490,9 @@ void pc_conv_explain(const pc_conv_geom *geom, pc_conv_pass which, pc_call *call
     const pc_conv_geom swept = padded && geom->n > 0 ? padded_block(geom, dtype) : *geom;
     const pc_pass pass = forward ? forward_pass(&swept, dtype, call) : backward_pass(&swept, dtype, call);
     pc_range range = {0, 0};
-    if (next_range(&pass, dtype, &range)) {
+    if (pc_pixel_serves(&pass)) {
+        pc_pixel_explain(&pass, plan);
+    } else if (next_range(&pass, dtype, &range)) {
         const pc_cut cut = cut_of(&pass, range, pass.skip, dtype, call->threads);
         explain_cut(&pass, range, &cut, plan);
         if (padded) {

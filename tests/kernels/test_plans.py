@@ -20,11 +20,13 @@ Array = np.ndarray[Any, np.dtype[Any]]
 COPIES = {
     "dense tile": {"pack_scalars", "copy_rows", "transpose"},
     "weight tile": {"copy_rows", "transpose"},
+    "pixel": {"copy_rows"},
     "rows": {"split_rows", "join_rows"},
     "whole planes": set(),
     "scatter": set(),
 }
 RUN_ON, ROWS = "rows run on", "row by row"
+SCALARS, VECTORS = ("pixel", "weights as scalars"), ("pixel", "weights as vectors")
 DTYPES = ["float32", "float64"]
 
 
@@ -107,6 +109,22 @@ CASES = {
         *("Conv2d", (16, 24, 1), {"stride": 2}, (2, 16, 17, 19)),
         *(dense(RUN_ON), dense(RUN_ON), None),
     ),
+    "pixel": Case(  # one of output a sample, and a vector of them that is not full
+        *("Conv2d", (70, 37, 1), {}, (3, 70, 1, 1)),
+        *(SCALARS, VECTORS, weight("input in place")),
+    ),
+    "pixel-window": Case(
+        *("ConvTranspose2d", (300, 40, 4), {}, (1, 300, 1, 1)),
+        *(VECTORS, SCALARS, weight("input packed")),
+    ),
+    "pixel-batch": Case(  # so many samples that threads share them, and weights are better packed
+        *("Conv2d", (300, 20, 4), {}, (70, 300, 4, 4)),
+        *(SCALARS, dense(RUN_ON), weight("input packed")),
+    ),
+    "pixel-few": Case(  # of input: a vector of weights would not be full
+        *("Conv2d", (1, 20, 1), {}, (2, 1, 1, 1)),
+        *(SCALARS, dense(RUN_ON), None),
+    ),
     "exact-rows": Case(  # bands that leave out the taps of rows in padding
         *("Conv2d", (32, 48, 3), {"padding": 12, "dilation": 12}, (1, 32, 59, 21)),
         *(dense(RUN_ON), dense(RUN_ON), weight("input packed")),
@@ -160,6 +178,9 @@ POINTS: dict[str, Callable[[_plan.LayerPlan], bool]] = {
     "phases": lambda plan: plan.backward_input.phases == 4,
     "transposed": lambda plan: plan.forward.phases == 4,
     "tiled": lambda plan: plan.forward.phases == 1 and plan.forward.blocks["panel_blocks"] > 0,
+    "pixel": lambda plan: plan.backward_input.blocks["depth"] < 37,
+    "pixel-window": lambda plan: plan.forward.blocks["columns"] == 640 / plan.forward.threads,
+    "pixel-batch": lambda plan: plan.forward.blocks["batches"] == plan.forward.threads,
     "unreached": lambda plan: plan.backward_input.phases == 1,
     "reflected": lambda plan: plan.backward_input.scratch_shared > 0,
     "depthwise-bands": lambda plan: plan.forward.blocks["bands"] > 1,
@@ -260,6 +281,11 @@ def check(plan: _plan.PassPlan, ran: Ran) -> None:
             same["slab_channels"] = blocks["channels"]
         else:
             assert "copy_rows" not in kernels
+    elif plan.family == "pixel":
+        assert plan.tile is not None
+        rows = plan.kernel == "dense_tile"
+        same = {"tile_rows": plan.tile[0]} if rows else {"tile_vectors": plan.tile[1]}
+        assert ("copy_rows" in kernels) <= rows
     elif plan.family == "rows":
         same = {"band_rows": blocks["band_rows"]}
         if "band_columns" in blocks:
