@@ -85,6 +85,11 @@ CONVOLUTIONS: list[tuple[Any, ...]] = [
     (1, 1, 2, 2, (3, 8), (3, 3), 1, 5, 4),
     (2, 1, 33, 13, (3, 3), (3, 3), 1, 1, 1),
     (1, 1, 1, 2, (2, 65), (1, 7), (1, 3), (0, 6), 1),
+    # one output pixel a sample
+    (2, 1, 37, 19, (1, 1), (1, 1), 1, 0, 1),
+    (3, 2, 6, 22, (2, 3), (2, 3), 1, 0, 1),
+    (18, 1, 3, 9, (5, 6), (2, 3), 4, 0, (3, 2)),
+    (1, 1, 5, 20, (3, 4), (3, 1), 7, 0, 1),
 ]
 # planes, image, kernel, stride, padding, dilation (max only), ceil mode
 POOLS: list[tuple[Any, ...]] = [
@@ -208,6 +213,7 @@ def test_every_width_between_guard_pages() -> None:
         convolutions((1, 2, 2, 2, (1, width), (1, 3), 1, (0, 1), 1), "float32", flush, np.array)
         convolutions((1, 1, width, 3, (1, 2), (1, 1), 1, 0, 1), "float32", flush, np.array)
         convolutions((1, 1, 3, width, (2, 1), (1, 1), 1, 0, 1), "float64", flush, np.array)
+        convolutions((2, 1, width, 3, (1, 1), (1, 1), 1, 0, 1), "float32", flush, np.array)
         pools(((1, 1), (2, width), (2, 1), 1, 0, 1, False), "float32", flush, np.array)
 
 
