@@ -21,7 +21,8 @@ enum {
     PACKED_BYTES = 16 << 10, /* times so much of the source, half of L1 */
     WIDE = 2048,             /* vectors: outputs at a time, */
     WAYS = 8,                /* times few k: if they lie a power of two apart, lines of more do not stay in L1 */
-    BLOCKS = 4,              /* of samples, for which weights are read again */
+    BLOCKS = 4,              /* of samples, for which weights are read again, */
+    SHALLOW = 64,            /* unless there are so few k that the outputs are what costs */
 };
 
 typedef struct {
@@ -68,8 +69,7 @@ static int64_t most_samples(const pc_pass *pass)
     return pass->forward ? pass->kernels->tile_columns : pass->kernels->dense_rows;
 }
 
-/* What lies in padding is dense.c's business. So are vectors of weights for more than a few blocks of samples: it packs
- * them once. */
+/* What lies in padding is dense.c's business. So are vectors of weights for many samples: it packs them once. */
 bool pc_pixel_serves(const pc_pass *pass)
 {
     const pc_conv_geom *g = &pass->geom;
@@ -77,8 +77,8 @@ bool pc_pixel_serves(const pc_pass *pass)
     if (pass->out_h != 1 || pass->out_w != 1 || !inside || g->n == 0) {
         return false;
     }
-    return pass->forward ||
-           (g->kh * g->kw == 1 && pass->rows >= pass->kernels->lanes && g->n <= BLOCKS * most_samples(pass));
+    const bool few = g->n <= BLOCKS * most_samples(pass) || pass->depth <= SHALLOW;
+    return pass->forward || (g->kh * g->kw == 1 && pass->rows >= pass->kernels->lanes && few);
 }
 
 static int64_t depth_of(const pc_pass *pass) { return pass->depth * pass->geom.kh * pass->geom.kw; }

@@ -117,9 +117,13 @@ CASES = {
         *("ConvTranspose2d", (300, 40, 4), {}, (1, 300, 1, 1)),
         *(VECTORS, SCALARS, weight("input packed")),
     ),
-    "pixel-batch": Case(  # so many samples that threads share them, and weights are better packed
-        *("Conv2d", (300, 20, 4), {}, (70, 300, 4, 4)),
+    "pixel-batch": Case(  # so many samples that weights are better packed, backward
+        *("Conv2d", (300, 70, 3), {}, (70, 300, 3, 3)),
         *(SCALARS, dense(RUN_ON), weight("input packed")),
+    ),
+    "pixel-samples": Case(  # threads share them
+        *("Conv2d", (600, 20, 3), {}, (70, 600, 3, 3)),
+        *(SCALARS, VECTORS, weight("input packed")),
     ),
     "pixel-few": Case(  # of input: a vector of weights would not be full
         *("Conv2d", (1, 20, 1), {}, (2, 1, 1, 1)),
@@ -180,7 +184,7 @@ POINTS: dict[str, Callable[[_plan.LayerPlan], bool]] = {
     "tiled": lambda plan: plan.forward.phases == 1 and plan.forward.blocks["panel_blocks"] > 0,
     "pixel": lambda plan: plan.backward_input.blocks["depth"] < 37,
     "pixel-window": lambda plan: plan.forward.blocks["columns"] == 640 / plan.forward.threads,
-    "pixel-batch": lambda plan: plan.forward.blocks["batches"] == plan.forward.threads,
+    "pixel-samples": lambda plan: plan.forward.blocks["batches"] == plan.forward.threads,
     "unreached": lambda plan: plan.backward_input.phases == 1,
     "reflected": lambda plan: plan.backward_input.scratch_shared > 0,
     "depthwise-bands": lambda plan: plan.forward.blocks["bands"] > 1,
