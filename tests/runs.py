@@ -87,6 +87,7 @@ CASES = {
     "pixel-grouped": Case(5, 2, 24, 22, (3, 3), (3, 3)),
     "pixel-samples": Case(35, 1, 17, 12, (2, 2), (2, 2)),
     "pixel-single": Case(70, 1, 21, 1, (3, 3), (3, 3)),
+    "pixel-chunks": Case(1030, 1, 5, 7, (3, 3), (3, 3)),  # more than one, in the weight gradient
     "pixel-long": Case(1, 1, 150, 530, (4, 4), (4, 4)),
     # more than a slab of scratch holds: cut into bands, columns, blocks of channels
     "bands": Case(1, 1, 16, 7, (75, 110), (3, 3), padding=(1, 1)),

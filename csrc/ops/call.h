@@ -14,7 +14,7 @@ pc_status pc_begin(pc_call *call, pc_dtype dtype, int threads, double work, int6
 
 /* pc_conv_begin and pc_conv_explain for the weight gradient, which is a file of its own. */
 pc_status pc_conv_begin_weight(const pc_conv_geom *geom, pc_dtype dtype, int threads, pc_call *call, pc_error *error);
-PC_COLD void pc_conv_explain_weight(const pc_conv_geom *geom, const pc_call *call, pc_plan *plan);
+PC_COLD void pc_conv_explain_weight(const pc_conv_geom *geom, pc_call *call, pc_plan *plan);
 
 /* Asked between blocks, on any thread: is this call over? Only the calling thread asks the host. */
 bool pc_poll(pc_call *call);

@@ -10,11 +10,17 @@
  *     scalars    where neighbours k do: forward. The tile's rows are outputs p, each at its own place, the lanes are
  *                samples: weight_tile. Half empty lanes cost nothing: a scalar a multiply-add is what is slow here
  *
+ * The weight gradient is a sum over samples, grad_weight[p][k] += grad_out[s][p] * in[s][k]. Where the input's k are one
+ * line it is the same problem in other words: vectors of the input take the place of the weights, output channels that
+ * of the samples.
+ *
  * The chain of an output is that of dense.c, so the bits are the same, and the family may be chosen by the batch. The
  * bias comes first: sums are set to it, and the tile adds on. */
 #include "ops/conv_pixel.h"
 
 #include <string.h>
+
+#include "base/pool.h"
 
 enum {
     TALL = 512,              /* scalars: outputs at a time, */
@@ -22,7 +28,8 @@ enum {
     WIDE = 2048,             /* vectors: outputs at a time, */
     WAYS = 8,                /* times few k: if they lie a power of two apart, lines of more do not stay in L1 */
     BLOCKS = 4,              /* of samples, for which weights are read again, */
-    SHALLOW = 64,            /* unless there are so few k that the outputs are what costs */
+    SHALLOW = 64,            /* unless there are so few k that the outputs are what costs, */
+    LONG = 16,               /* if there are so many vectors of them */
 };
 
 typedef struct {
@@ -77,8 +84,12 @@ bool pc_pixel_serves(const pc_pass *pass)
     if (pass->out_h != 1 || pass->out_w != 1 || !inside || g->n == 0) {
         return false;
     }
-    const bool few = g->n <= BLOCKS * most_samples(pass) || pass->depth <= SHALLOW;
-    return pass->forward || (g->kh * g->kw == 1 && pass->rows >= pass->kernels->lanes && few);
+    if (pass->forward) {
+        return true;
+    }
+    const int64_t vectors = pass->rows / pass->kernels->lanes, most = most_samples(pass);
+    const bool few = g->n <= most || (vectors >= LONG && (g->n <= BLOCKS * most || pass->depth <= SHALLOW));
+    return g->kh * g->kw == 1 && vectors > 0 && few;
 }
 
 static int64_t depth_of(const pc_pass *pass) { return pass->depth * pass->geom.kh * pass->geom.kw; }
@@ -287,12 +298,46 @@ void pc_pixel_run(const pc_pass *pass, int index, int count)
     }
 }
 
+bool pc_pixel_weight(const pc_conv_geom *geom, pc_dtype dtype, pc_call *call, pc_pass *pass)
+{
+    const bool whole = geom->kh == geom->ih && geom->kw == geom->iw && geom->dh == 1 && geom->dw == 1;
+    *pass = (pc_pass){.geom = {.n = geom->oc, .g = 1, .kh = 1, .kw = 1},
+                      .call = call,
+                      .kernels = pc_kernels_for(dtype),
+                      .rows = geom->ic * geom->kh * geom->kw,
+                      .depth = geom->n,
+                      .out_h = geom->oh,
+                      .out_w = geom->ow,
+                      .window_h = 1,
+                      .window_w = 1};
+    return whole && geom->g == 1 && geom->n > 0 && geom->n <= PC_PIXEL_CHUNK && pc_pixel_serves(pass);
+}
+
+static void run_thread(void *pass, int index, int count) { pc_pixel_run(pass, index, count); }
+
+bool pc_pixel_run_weight(pc_pass *pass, const pc_conv_geom *geom, void *grad_weight, const pc_tensor *grad_out,
+                         const pc_tensor *in)
+{
+    const int64_t *step = in->step;
+    if ((geom->kw > 1 && step[3] != 1) || (geom->kh > 1 && step[2] != geom->kw) ||
+        (geom->ic > 1 && step[1] != geom->kh * geom->kw)) {
+        return false;
+    }
+    const pc_tensor source = {.data = grad_out->data, .step = {grad_out->step[1], grad_out->step[0]}};
+    pass->source = &source;
+    pass->weight = in->data;
+    pass->c_step = step[0];
+    pass->out = grad_weight;
+    pc_pool_run(pass->call->threads, run_thread, pass);
+    return true;
+}
+
 void pc_pixel_explain(const pc_pass *pass, pc_plan *plan)
 {
     const pc_kernels *kernels = pass->kernels;
     const pc_pixel_cut c = cut_of(pass, pass->call->dtype, pass->call->threads);
     plan->family = "pixel";
-    plan->form = pass->forward ? "weights as scalars" : "weights as vectors";
+    plan->form = pass->forward ? "weights as scalars" : pass->p_step ? "weights as vectors" : "input as vectors";
     plan->kernel = pass->forward ? "weight_tile" : "dense_tile";
     plan->phases = 1;
     plan->tile_rows = pass->forward ? kernels->tile_rows : c.samples;

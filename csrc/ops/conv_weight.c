@@ -36,12 +36,13 @@
 #include "base/pool.h"
 #include "isa/dispatch.h"
 #include "ops/call.h"
+#include "ops/conv_pixel.h"
 #include "ops/conv_rows.h"
 #include "ops/slab.h"
 
 enum {
-    CHUNK = 1024,   /* pixels */
-    CHUNK_ROWS = 4, /* at least, where a row fits */
+    CHUNK = PC_PIXEL_CHUNK, /* pixels */
+    CHUNK_ROWS = 4,         /* at least, where a row fits */
     SLAB_BYTES = 256 << 10,
     PANELS_BYTES = 1600 << 10, /* with the slab, below 2 MB */
     TOTAL_BYTES = 16 << 10,
@@ -515,7 +516,12 @@ pc_status pc_conv_begin_weight(const pc_conv_geom *geom, pc_dtype dtype, int thr
     const pc_weight_cut cut = cut_of(&shape, kernels, dtype, threads);
     pc_slice slice = {0};
     lay_out(&slice, &cut, &shape.geom, dtype);
-    return pc_begin(call, dtype, threads, work, slice.used, 0, error);
+    pc_pass pixel;
+    int64_t bytes = slice.used;
+    if (pc_pixel_weight(geom, dtype, call, &pixel) && bytes >= 0) { /* the input's layout decides */
+        bytes = pc_max(bytes, pc_pixel_bytes(&pixel, dtype, threads));
+    }
+    return pc_begin(call, dtype, threads, work, bytes, 0, error);
 }
 
 void pc_conv_backward_weight(const pc_conv_geom *geom, void *grad_weight, const pc_tensor *grad_out,
@@ -530,6 +536,11 @@ void pc_conv_backward_weight(const pc_conv_geom *geom, void *grad_weight, const 
         memset(grad_weight, 0, (size_t)weights * pc_dtype_size(call->dtype));
         return;
     }
+    pc_pass pixel;
+    if (pc_pixel_weight(geom, call->dtype, call, &pixel) &&
+        pc_pixel_run_weight(&pixel, geom, grad_weight, grad_out, in)) {
+        return;
+    }
     pc_weight_pass pass = {shape_of(geom, pc_kernels_for(call->dtype)), *grad_out, *in, grad_weight, call};
     if (pass.shape.pointwise) {
         pass.in.step[2] *= geom->sh;
@@ -541,13 +552,18 @@ void pc_conv_backward_weight(const pc_conv_geom *geom, void *grad_weight, const 
     pc_pool_run(call->threads, run_thread, &pass);
 }
 
-void pc_conv_explain_weight(const pc_conv_geom *geom, const pc_call *call, pc_plan *plan)
+void pc_conv_explain_weight(const pc_conv_geom *geom, pc_call *call, pc_plan *plan)
 {
     if (pc_rows_serve(geom, PC_CONV_BACKWARD_WEIGHT, call->dtype)) {
         pc_rows_explain(geom, PC_CONV_BACKWARD_WEIGHT, call, plan);
         return;
     }
     if (geom->n == 0) {
+        return;
+    }
+    pc_pass pixel;
+    if (pc_pixel_weight(geom, call->dtype, call, &pixel)) {
+        pc_pixel_explain(&pixel, plan);
         return;
     }
     const pc_kernels *kernels = pc_kernels_for(call->dtype);

@@ -27,6 +27,7 @@ COPIES = {
 }
 RUN_ON, ROWS = "rows run on", "row by row"
 SCALARS, VECTORS = ("pixel", "weights as scalars"), ("pixel", "weights as vectors")
+INPUT = ("pixel", "input as vectors")
 DTYPES = ["float32", "float64"]
 
 
@@ -111,11 +112,11 @@ CASES = {
     ),
     "pixel": Case(  # one of output a sample, and a vector of them that is not full
         *("Conv2d", (70, 37, 1), {}, (3, 70, 1, 1)),
-        *(SCALARS, VECTORS, weight("input in place")),
+        *(SCALARS, VECTORS, None),
     ),
     "pixel-window": Case(
         *("ConvTranspose2d", (300, 40, 4), {}, (1, 300, 1, 1)),
-        *(VECTORS, SCALARS, weight("input packed")),
+        *(VECTORS, SCALARS, INPUT),
     ),
     "pixel-batch": Case(  # so many samples that weights are better packed, backward
         *("Conv2d", (300, 70, 3), {}, (70, 300, 3, 3)),
@@ -123,11 +124,11 @@ CASES = {
     ),
     "pixel-samples": Case(  # threads share them
         *("Conv2d", (600, 20, 3), {}, (70, 600, 3, 3)),
-        *(SCALARS, VECTORS, weight("input packed")),
+        *(SCALARS, VECTORS, INPUT),
     ),
-    "pixel-few": Case(  # of input: a vector of weights would not be full
+    "pixel-few": Case(  # of input: a vector would not be full
         *("Conv2d", (1, 20, 1), {}, (2, 1, 1, 1)),
-        *(SCALARS, dense(RUN_ON), None),
+        *(SCALARS, dense(RUN_ON), weight("input in place")),
     ),
     "exact-rows": Case(  # bands that leave out the taps of rows in padding
         *("Conv2d", (32, 48, 3), {"padding": 12, "dilation": 12}, (1, 32, 59, 21)),
