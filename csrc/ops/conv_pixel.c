@@ -170,15 +170,28 @@ static void take_source(const pc_pixel_item *b, int64_t k, int64_t depth)
     }
 }
 
-static void begin(const pc_pixel_item *b, char *to, int64_t p_step, int64_t sample_step, int64_t p, int64_t count)
+/* The bias of outputs p .. p + count - 1, which the pixels of a window share. */
+static void begin_vectors(const pc_pixel_item *b, char *out, int64_t out_step, int64_t p, int64_t count)
 {
     const pc_pass *pass = b->pass;
-    const int64_t window = pass->window_h * pass->window_w;
-    p += b->group * pass->rows;
-    if (pass->call->dtype == PC_F32) {
-        begin_f32((float *)to, p_step, sample_step, (const float *)pass->init, window, p, count, b->samples);
-    } else {
-        begin_f64((double *)to, p_step, sample_step, (const double *)pass->init, window, p, count, b->samples);
+    const int64_t window = pass->window_h * pass->window_w, first = b->group * pass->rows + p;
+    for (int64_t i = 0, taken; i < count; i += taken) {
+        const int64_t channel = (first + i) / window, rest = window - (first + i) % window;
+        const int64_t windows = rest == window ? (count - i) / window : 0; /* whole ones */
+        taken = windows > 0 ? windows * window : pc_min(rest, count - i);
+        for (int64_t s = 0; s < b->samples; s++) {
+            pc_copy_args copy = {.to = out + (s * out_step + i) * b->size,
+                                 .from = pass->init + channel * b->size,
+                                 .rows = pc_max(1, windows),
+                                 .columns = pc_min(taken, window),
+                                 .to_step = window,
+                                 .from_step = 1};
+            if (window == 1) {
+                copy.rows = copy.from_column = 1;
+                copy.columns = taken;
+            }
+            pass->kernels->copy_rows(&copy);
+        }
     }
 }
 
@@ -208,7 +221,7 @@ static void run_vectors(const pc_pixel_item *b, char *out, int64_t p, int64_t co
     const int64_t out_step = pass->geom.g * pass->rows, lanes = pass->kernels->lanes;
     const int64_t step = count % lanes == 0 ? pass->c_step : lanes;
     if (pass->init) {
-        begin(b, out, 1, out_step, p, count);
+        begin_vectors(b, out, out_step, p, count);
     }
     for (int64_t i = 0; i < b->cut->depth; i++) {
         b->work.list[i] = i * step;
@@ -233,9 +246,13 @@ static void run_scalars(const pc_pixel_item *b, char *out, int64_t p, int64_t co
 {
     const pc_pass *pass = b->pass;
     const int64_t width = b->cut->width, out_step = pass->geom.g * pass->rows;
-    if (pass->init) {
-        memset(b->work.total, 0, (size_t)(count * width * b->size));
-        begin(b, b->work.total, width, 1, p, count);
+    if (pass->init) { /* all lanes alike */
+        pass->kernels->copy_rows(&(pc_copy_args){.to = b->work.total,
+                                                 .from = pass->init + (b->group * pass->rows + p) * b->size,
+                                                 .rows = count,
+                                                 .columns = width,
+                                                 .to_step = width,
+                                                 .from_step = 1});
     }
     for (int64_t i = 0; i < count; i++) {
         b->work.list[i] = (b->group * pass->rows + p + i) * pass->p_step;
@@ -255,11 +272,13 @@ static void run_scalars(const pc_pixel_item *b, char *out, int64_t p, int64_t co
                                                      .pixel_step = 1,
                                                      .row = &k});
     }
-    if (pass->call->dtype == PC_F32) {
-        write_f32((float *)out, out_step, (const float *)b->work.total, width, count, b->samples);
-    } else {
-        write_f64((double *)out, out_step, (const double *)b->work.total, width, count, b->samples);
-    }
+    pass->kernels->copy_rows(&(pc_copy_args){.to = out,
+                                             .from = b->work.total,
+                                             .rows = b->samples,
+                                             .columns = count,
+                                             .to_step = out_step,
+                                             .from_step = 1,
+                                             .from_column = width});
 }
 
 void pc_pixel_run(const pc_pass *pass, int index, int count)

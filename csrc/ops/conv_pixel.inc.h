@@ -1,4 +1,4 @@
-/* conv_pixel.inc.h: conv_pixel.c's copies, for one T. */
+/* conv_pixel.inc.h: how conv_pixel.c packs the source, for one T. */
 
 /* to[k*width + s] = element first + k of sample s, for k < count. */
 static void PC_LOCAL(take_source)(T *restrict to, int64_t width, const T *restrict from, const pc_walk *walk,
@@ -12,27 +12,6 @@ static void PC_LOCAL(take_source)(T *restrict to, int64_t width, const T *restri
             for (int64_t j = 0; j < run; j++) {
                 to[(i + j) * width + s] = start[s * walk->sample + j * walk->column];
             }
-        }
-    }
-}
-
-/* Outputs p .. p + count - 1 of each sample begin at their channel's bias. */
-static void PC_LOCAL(begin)(T *restrict out, int64_t p_step, int64_t sample_step, const T *restrict init,
-                            int64_t window, int64_t p, int64_t count, int64_t samples)
-{
-    for (int64_t s = 0; s < samples; s++) {
-        for (int64_t i = 0; i < count; i++) {
-            out[s * sample_step + i * p_step] = init[(p + i) / window];
-        }
-    }
-}
-
-static void PC_LOCAL(write)(T *restrict out, int64_t out_step, const T *restrict total, int64_t width, int64_t count,
-                            int64_t samples)
-{
-    for (int64_t s = 0; s < samples; s++) {
-        for (int64_t i = 0; i < count; i++) {
-            out[s * out_step + i] = total[i * width + s];
         }
     }
 }

@@ -290,7 +290,6 @@ def check(plan: _plan.PassPlan, ran: Ran) -> None:
         assert plan.tile is not None
         rows = plan.kernel == "dense_tile"
         same = {"tile_rows": plan.tile[0]} if rows else {"tile_vectors": plan.tile[1]}
-        assert ("copy_rows" in kernels) <= rows
     elif plan.family == "rows":
         same = {"band_rows": blocks["band_rows"]}
         if "band_columns" in blocks:
