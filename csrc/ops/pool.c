@@ -10,9 +10,12 @@
  *            a dilated window has no tap inside at all.
  *   average  sum, then one division. The divisor is the count of cells of geom.h, a product of both axes' counts.
  *
- * Windows that are the whole plane have a sum of their own, vectors wide. Backward of max pooling adds each gradient at its
- * index; it knows no windows, but where they can be 2 x 2 side by side it tries that first, and writes each row once. Backward of average pooling divides each gradient once and
- * gathers: each element's sum is over its windows in row-major order. */
+ * Windows that are the whole plane have a sum of their own, vectors wide. Backward of max pooling adds each gradient at
+ * its index; it knows no windows, but where they can be 2 x 2 side by side it tries that first, and writes each row once.
+ * (Gathering under 3 x 3, each input comparing the indices of its nine windows with its own place, was no faster with
+ * vectors of eight: compare, mask, add and count, nine times, are more work than one load, sum and store a window.)
+ * Backward of average pooling divides each gradient once and gathers: each element's sum is over its windows in row-major
+ * order. */
 #include <assert.h>
 #include <math.h>
 #include <stdatomic.h>

@@ -139,44 +139,163 @@ static void PC_LOCAL(global_gradients)(const pc_pool_pass_args *p, int64_t first
 
 /* ---- backward of max pooling ---- */
 
-/* grad_in[index] += grad_out over the planes first .. last-1; false when an index lies outside its plane. Elements 0 ..
- * zeroed-1 of these planes have a value so far: an index beyond makes that more, a stretch at a time, so that the
- * stretch is in L1 when it is added to. */
-PC_INLINE bool PC_LOCAL(scatter)(const pc_pool_pass_args *p, int64_t first, int64_t last, const int64_t grad_step,
-                                 const int64_t index_step)
+/* The planes that gradients are added to. Elements 0 .. zeroed-1, from `to` on, have a value so far. */
+typedef struct {
+    T *to;
+    int64_t size; /* of a plane, */
+    int64_t rest; /* and of all planes from this one on */
+    int64_t zeroed;
+} PC_LOCAL(sums);
+
+/* Elements up to `end` have a value from here on, and a stretch of others: it is in L1 then when it is added to. */
+static void PC_LOCAL(zero)(PC_LOCAL(sums) * s, int64_t end)
 {
-    const pc_pool_geom *g = p->geom;
-    const int64_t *grad = p->in->step, *index = p->indices_in->step;
-    const bool gaps = grad[2] != g->ow * grad_step || index[2] != g->ow * index_step;
-    const int64_t height = gaps ? g->oh : 1, width = gaps ? g->ow : g->oh * g->ow;
-    const int64_t size = g->ih * g->iw, all = (last - first) * size;
-    T *to = (T *)p->out + first * size;
-    int64_t zeroed = 0, work = 0;
-    for (int64_t plane = first; plane < last; plane++, to += size, zeroed -= size) {
-        for (int64_t y = 0; y < height; y++) {
-            const int64_t n = plane / g->c, c = plane % g->c;
-            const T *row = (const T *)p->in->data + n * grad[0] + c * grad[1] + y * grad[2];
-            const int64_t *where = (const int64_t *)p->indices_in->data + n * index[0] + c * index[1] + y * index[2];
-            int64_t inside = pc_max(0, pc_min(size, zeroed));
-            for (int64_t x = 0; x < width; x++) {
-                const int64_t i = where[x * index_step];
-                if ((uint64_t)i >= (uint64_t)inside) {
-                    if (i == -1) {
-                        continue;
-                    }
-                    if (i < 0 || i >= size) {
-                        return false;
-                    }
-                    const int64_t rest = all - (plane - first) * size;
-                    const int64_t more = pc_min(rest, pc_max(i + 1, zeroed + STRETCH));
-                    memset(to + zeroed, 0, (size_t)(more - zeroed) * sizeof(T));
-                    zeroed = more;
-                    inside = pc_min(size, zeroed);
-                }
-                to[i] += row[x * grad_step];
+    if (end > s->zeroed) {
+        end = pc_min(s->rest, pc_max(end, s->zeroed + STRETCH));
+        memset(s->to + s->zeroed, 0, (size_t)(end - s->zeroed) * sizeof(T));
+        s->zeroed = end;
+    }
+}
+
+/* False when the index lies outside its plane. */
+static bool PC_LOCAL(add_one)(PC_LOCAL(sums) * s, int64_t i, T grad)
+{
+    if (i == -1) {
+        return true;
+    }
+    if (i < 0 || i >= s->size) {
+        return false;
+    }
+    PC_LOCAL(zero)(s, i + 1);
+    s->to[i] += grad;
+    return true;
+}
+
+/* to[index] += grad, if the index is inside, else the caller returns `done`. */
+#define ADD(to, index, grad, done)                                                                                     \
+    do {                                                                                                               \
+        const int64_t i = index;                                                                                       \
+        if ((uint64_t)i >= inside) {                                                                                   \
+            return done;                                                                                               \
+        }                                                                                                              \
+        (to)[i] += grad;                                                                                               \
+    } while (0)
+
+/* Adds gradients as long as indices are inside; how many. No call in here, or pointers move to the stack. */
+static int64_t PC_LOCAL(add_apart)(T *to, const T *grad, const int64_t *index, int64_t count, uint64_t inside,
+                                   int64_t grad_step, int64_t index_step)
+{
+    for (int64_t x = 0; x < count; x++) {
+        ADD(to, index[x * index_step], grad[x * grad_step], x);
+    }
+    return count;
+}
+
+/* The same where they are side by side. Four in a round: with a loop around each it took 1.4 times as long, and twice where
+ * another guest shares the core. */
+static int64_t PC_LOCAL(add_close)(T *to, const T *grad, const int64_t *index, int64_t count, uint64_t inside)
+{
+    int64_t x = 0;
+    for (; x + 4 <= count; x += 4) {
+        ADD(to, index[x], grad[x], x);
+        ADD(to, index[x + 1], grad[x + 1], x + 1);
+        ADD(to, index[x + 2], grad[x + 2], x + 2);
+        ADD(to, index[x + 3], grad[x + 3], x + 3);
+    }
+    for (; x < count; x++) {
+        ADD(to, index[x], grad[x], x);
+    }
+    return x;
+}
+
+/* For four planes in turn, each `inside` elements large: neighbouring windows share their winner more often than
+ * not, and sums of one plane wait for one another then (3 x 3 on 7 x 7: 1.45 times as fast, on 28 x 28: 1.04 times). */
+static __attribute__((noinline)) int64_t PC_LOCAL(add_four)(T *to, const T *grad, const int64_t *index, int64_t count,
+                                                            uint64_t inside, int64_t grad_plane, int64_t index_plane)
+{
+    T *second = to + inside, *third = second + inside, *fourth = third + inside;
+    for (int64_t x = 0; x < count; x++) {
+        ADD(to, index[x], grad[x], 4 * x);
+        ADD(second, index[x + index_plane], grad[x + grad_plane], 4 * x + 1);
+        ADD(third, index[x + 2 * index_plane], grad[x + 2 * grad_plane], 4 * x + 2);
+        ADD(fourth, index[x + 3 * index_plane], grad[x + 3 * grad_plane], 4 * x + 3);
+    }
+    return 4 * count;
+}
+#undef ADD
+
+/* `count` gradients of a plane. */
+static bool PC_LOCAL(add_run)(PC_LOCAL(sums) * s, const T *grad, const int64_t *index, int64_t count, int64_t grad_step,
+                              int64_t index_step)
+{
+    for (; count > 0; count--) {
+        const uint64_t inside = (uint64_t)pc_max(0, pc_min(s->size, s->zeroed));
+        const int64_t done = grad_step == 1 && index_step == 1
+                                 ? PC_LOCAL(add_close)(s->to, grad, index, count, inside)
+                                 : PC_LOCAL(add_apart)(s->to, grad, index, count, inside, grad_step, index_step);
+        grad += done * grad_step;
+        index += done * index_step;
+        count -= done;
+        if (count > 0 && !PC_LOCAL(add_one)(s, *index, *grad)) {
+            return false;
+        }
+        grad += grad_step;
+        index += index_step;
+    }
+    return true;
+}
+
+/* Of four planes. */
+static bool PC_LOCAL(add_planes)(PC_LOCAL(sums) * s, const T *grad, const int64_t *index, int64_t count,
+                                 int64_t grad_plane, int64_t index_plane)
+{
+    PC_LOCAL(zero)(s, 4 * s->size);
+    for (; count > 0; count--, grad++, index++) {
+        const int64_t done = PC_LOCAL(add_four)(s->to, grad, index, count, (uint64_t)s->size, grad_plane, index_plane);
+        grad += done / 4;
+        index += done / 4;
+        count -= done / 4;
+        for (int64_t k = done % 4; k < 4 && count > 0; k++) {
+            PC_LOCAL(sums) one = {.to = s->to + k * s->size, .size = s->size, .zeroed = s->size};
+            if (!PC_LOCAL(add_one)(&one, index[k * index_plane], grad[k * grad_plane])) {
+                return false;
             }
         }
-        work += size;
+    }
+    return true;
+}
+
+/* grad_in[index] += grad_out over the planes first .. last-1; false when an index lies outside its plane. */
+static bool PC_LOCAL(scatter)(const pc_pool_pass_args *p, int64_t first, int64_t last)
+{
+    const pc_pool_geom *g = p->geom;
+    const int64_t *grad = p->in->step, *index = p->indices_in->step, grad_step = grad[3], index_step = index[3];
+    const bool gaps = grad[2] != g->ow * grad_step || index[2] != g->ow * index_step;
+    const int64_t height = gaps ? g->oh : 1, width = gaps ? g->ow : g->oh * g->ow;
+    const int64_t size = g->ih * g->iw;
+    const bool small = !gaps && grad_step == 1 && index_step == 1 && size <= STRETCH;
+    PC_LOCAL(sums) s = {.to = (T *)p->out + first * size, .size = size, .rest = (last - first) * size};
+    int64_t work = 0, planes;
+    for (int64_t plane = first; plane < last; plane += planes) {
+        const int64_t n = plane / g->c, c = plane % g->c;
+        const T *row = (const T *)p->in->data + n * grad[0] + c * grad[1];
+        const int64_t *where = (const int64_t *)p->indices_in->data + n * index[0] + c * index[1];
+        planes = small && pc_min(g->c - c, last - plane) >= 4 ? 4 : 1;
+        if (planes == 4) {
+            if (!PC_LOCAL(add_planes)(&s, row, where, width, grad[1], index[1])) {
+                return false;
+            }
+        } else {
+            for (int64_t y = 0; y < height; y++, row += grad[2], where += index[2]) {
+                if (!PC_LOCAL(add_run)(&s, row, where, width, grad_step, index_step)) {
+                    return false;
+                }
+            }
+        }
+        s.to += planes * size;
+        s.rest -= planes * size;
+        s.zeroed -= planes * size;
+        work += planes * size;
         if (work >= PIECE) {
             work = 0;
             if (pc_poll(p->call)) {
@@ -184,7 +303,7 @@ PC_INLINE bool PC_LOCAL(scatter)(const pc_pool_pass_args *p, int64_t first, int6
             }
         }
     }
-    memset(to + zeroed, 0, (size_t)-zeroed * sizeof(T));
+    memset(s.to + s.zeroed, 0, (size_t)-s.zeroed * sizeof(T));
     return true;
 }
 
@@ -229,8 +348,5 @@ static int64_t PC_LOCAL(pairs)(const pc_pool_pass_args *p, int64_t first, int64_
 
 static bool PC_LOCAL(scatter_planes)(const pc_pool_pass_args *p, int64_t first, int64_t last)
 {
-    const int64_t grad = p->in->step[3], index = p->indices_in->step[3];
-    first += PC_LOCAL(pairs)(p, first, last);
-    return grad == 1 && index == 1 ? PC_LOCAL(scatter)(p, first, last, 1, 1)
-                                   : PC_LOCAL(scatter)(p, first, last, grad, index);
+    return PC_LOCAL(scatter)(p, first + PC_LOCAL(pairs)(p, first, last), last);
 }

@@ -224,6 +224,44 @@ def test_max_pool_backward_refuses_indices_outside_the_plane() -> None:
             F.max_pool2d_backward(ones(1, 1, 1), np.array([[[wrong]]]), (1, 2, 2))
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("size", [(1, 1), (7, 7), (1, 1024), (5, 205), (40, 90)], ids=str)
+def test_max_pool_backward_adds_in_order_whatever_the_plane(
+    dtype: type, size: tuple[int, int]
+) -> None:
+    """Planes large and small, few and many, closely and apart; -1 and wrong indices anywhere."""
+    rng = np.random.default_rng(sum(size))
+    for channels, windows in itertools.product((1, 3, 4, 9), ((1, 1), (3, 5), (7, 7))):
+        shape, some = (2, channels, *windows), max(1, size[0] * size[1] // 3)
+        indices = rng.integers(0, some, shape) + rng.integers(0, 2, shape) * (2 * some)
+        indices = np.minimum(indices, size[0] * size[1] - 1)
+        indices[rng.random(shape) < rng.choice([0, 0.05, 0.9])] = -1
+        gy = rng.standard_normal(shape).astype(dtype)
+        expected = np.zeros((2, channels, *size), dtype)
+        for plane, where, grad in zip(
+            expected.reshape(2 * channels, -1),
+            indices.reshape(2 * channels, -1),
+            gy.reshape(2 * channels, -1),
+            strict=True,
+        ):
+            for i, g in zip(where, grad, strict=True):
+                if i >= 0:
+                    plane[i] += g
+        last = (0, 2, 3, 1)
+        apart = np.ascontiguousarray(gy.transpose(last)).transpose(0, 3, 1, 2)
+        around = np.full((2, channels + 2, *windows), 1 << 40)
+        around[:, 1:-1] = indices
+        for gradient, where in ((gy, indices), (apart, indices), (gy, around[:, 1:-1])):
+            got = F.max_pool2d_backward(gradient, where, expected.shape)
+            assert got.tobytes() == expected.tobytes()
+        for wrong in (-2, size[0] * size[1], 1 << 40):
+            place = tuple(rng.integers(0, n) for n in shape)
+            bad = indices.copy()
+            bad[place] = wrong
+            with pytest.raises(ValueError, match="indices must be -1 or lie in a plane"):
+                F.max_pool2d_backward(gy, bad, expected.shape)
+
+
 def test_max_pool_backward_refuses_shapes_that_disagree() -> None:
     indices = np.zeros((1, 2, 2), np.int64)
     for gy, index, shape in (
