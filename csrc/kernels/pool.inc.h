@@ -373,24 +373,9 @@ PC_INLINE void PC_LOCAL(by_columns)(const pc_pool_args *a, const int64_t kw, con
     }
 }
 
-/* Windows two and three wide, one or two apart, are the ones that people use. */
-#define PC_SPECIALISED(body, ...)                                                                                      \
-    const bool pairs = a->sw == 2 && a->dw == 1 && a->kw > 1;                                                          \
-    if (a->sw == 1 && a->kw == 3) {                                                                                    \
-        PC_LOCAL(body)(__VA_ARGS__, 3, 1);                                                                             \
-    } else if (a->sw == 1) {                                                                                           \
-        PC_LOCAL(body)(__VA_ARGS__, a->kw, 1);                                                                         \
-    } else if (pairs && a->kw == 2) {                                                                                  \
-        PC_LOCAL(body)(__VA_ARGS__, 2, 2);                                                                             \
-    } else if (pairs && a->kw == 3) {                                                                                  \
-        PC_LOCAL(body)(__VA_ARGS__, 3, 2);                                                                             \
-    } else if (pairs) {                                                                                                \
-        PC_LOCAL(body)(__VA_ARGS__, a->kw, 2);                                                                         \
-    } else {                                                                                                           \
-        PC_LOCAL(body)(__VA_ARGS__, a->kw, 0);                                                                         \
-    }
-
-/* The arguments are copied: through a pointer, each store might have changed them. */
+/* Windows two and three wide, one or two apart, are the ones that people use.
+ *
+ * The arguments are copied: through a pointer, each store might have changed them. */
 void PC_SYMBOL(max_pool_forward)(const pc_pool_args *args)
 {
     const pc_pool_args copy = *args, *a = &copy;
@@ -402,15 +387,80 @@ void PC_SYMBOL(max_pool_forward)(const pc_pool_args *args)
         PC_LOCAL(by_rows)(a, PC_LOCAL(MAX), 3, 2);
     } else if (narrow && a->kw == 2 && a->sw == 2) {
         PC_LOCAL(by_rows)(a, PC_LOCAL(MAX), 2, 2);
+    } else if (a->sw == 1 && a->kw == 3) {
+        PC_LOCAL(by_columns)(a, 3, 1);
+    } else if (a->sw == 1) {
+        PC_LOCAL(by_columns)(a, a->kw, 1);
+    } else if (a->sw != 2 || a->dw != 1 || a->kw == 1) {
+        PC_LOCAL(by_columns)(a, a->kw, 0);
+    } else if (a->kw == 2) {
+        PC_LOCAL(by_columns)(a, 2, 2);
+    } else if (a->kw == 3) {
+        PC_LOCAL(by_columns)(a, 3, 2);
     } else {
-        PC_SPECIALISED(by_columns, a)
+        PC_LOCAL(by_columns)(a, a->kw, 2);
+    }
+}
+
+/* Averages of 2 x 2, two apart, all of which lies inside. In a function of its own: among the registers of the other
+ * windows rows of 7 took twice as long. */
+static __attribute__((noinline)) void PC_LOCAL(pair_averages)(const pc_pool_args *a)
+{
+    const int64_t count = a->columns, step = a->src_row;
+    const bool few = count < V_LANES;
+    const T *plane = (const T *)a->src + a->top * step + a->left, *cells = a->cells;
+    /* Rows shorter than a vector are whole ones if they begin at or before these. */
+    const T *readable =
+        a->readable == a->src_plane ? (const T *)a->src + a->planes * a->src_plane - step - 2 * V_LANES : NULL;
+    const T *writable = a->out_row == count ? (const T *)a->out + a->planes * a->rows * count - V_LANES : NULL;
+    T *out = a->out;
+    for (int64_t p = 0; p < a->planes; p++, plane += a->src_plane) {
+        const T *row = plane;
+        for (int64_t y = 0; y < a->rows; y++, row += a->sh * step, out += a->out_row) {
+            const v_t height = v_set1(((const T *)a->row_cells)[y]);
+            const bool exact = few && !(row <= readable && out <= writable);
+            for (int64_t next = 0; next < count; next += V_LANES) {
+                const int64_t q = few ? 0 : pc_min(next, count - V_LANES);
+                if (!few) {
+                    PC_LOCAL(prefetch)(row + 4 * next, 4 * V_LANES);
+                }
+                v_t sum = v_zero();
+                PC_UNROLL(2)
+                for (int64_t r = 0; r < 2; r++) {
+                    const T *at = row + r * step + 2 * q, *next_at = at + V_LANES;
+                    v_t low = exact ? v_load_or(at, pc_min(V_LANES, 2 * count), v_zero()) : v_load(at);
+                    v_t high = exact ? v_load_or(next_at, pc_max(0, 2 * count - V_LANES), v_zero()) : v_load(next_at);
+                    sum = v_add(v_add(sum, v_evens(low, high)), v_odds(low, high));
+                }
+                sum = v_div(v_in_order(sum), v_fma(height, v_load(cells + q), v_zero()));
+                if (exact) {
+                    v_store_tail(out, sum, count);
+                } else {
+                    v_store(out + q, sum);
+                }
+            }
+        }
     }
 }
 
 void PC_SYMBOL(avg_pool_forward)(const pc_pool_args *args)
 {
     const pc_pool_args copy = *args, *a = &copy;
-    PC_SPECIALISED(by_rows, a, PC_LOCAL(SUM))
+    const int64_t height = (a->rows - 1) * a->sh + 2, width = 2 * a->columns;
+    if (a->kw == 2 && a->sw == 2 && a->dw == 1 && a->kh == 2 && a->dh == 1 && a->left >= 0 && a->top >= 0 &&
+        a->left + width <= a->src_columns && a->top + height <= a->src_rows) {
+        PC_LOCAL(pair_averages)(a);
+    } else if (a->sw == 1 && a->kw == 3) {
+        PC_LOCAL(by_rows)(a, PC_LOCAL(SUM), 3, 1);
+    } else if (a->sw == 1) {
+        PC_LOCAL(by_rows)(a, PC_LOCAL(SUM), a->kw, 1);
+    } else if (a->sw != 2 || a->dw != 1 || a->kw == 1) {
+        PC_LOCAL(by_rows)(a, PC_LOCAL(SUM), a->kw, 0);
+    } else if (a->kw == 3) {
+        PC_LOCAL(by_rows)(a, PC_LOCAL(SUM), 3, 2);
+    } else {
+        PC_LOCAL(by_rows)(a, PC_LOCAL(SUM), a->kw, 2);
+    }
 }
 
 /* ---- averages of whole planes ---- */
@@ -461,5 +511,3 @@ void PC_SYMBOL(avg_pool_planes)(const pc_pool_args *args)
         ((T *)a->out)[plane] = lanes[0] / divisor;
     }
 }
-
-#undef PC_SPECIALISED

@@ -255,6 +255,7 @@ static void run_band(const pc_pool_pass_args *p, const pc_pool_work *work, const
     const int64_t size = (int64_t)pc_dtype_size(dtype), *step = p->in->step;
     const bool gradient = p->pass == PC_AVG_BACKWARD, giant = p->giant;
     const int64_t width = gradient ? g->iw : g->ow;
+    const int64_t src_width = gradient ? g->ow : g->iw, src_height = gradient ? g->oh : g->ih;
     const int64_t at = (plane * (gradient ? g->ih : g->oh) + b->y) * width + b->x;
     const char *src =
         (const char *)p->in->data +
@@ -273,7 +274,7 @@ static void run_band(const pc_pool_pass_args *p, const pc_pool_work *work, const
                       .src_columns = b->src_columns,
                       .src_row = step[2],
                       /* Beyond the last window: 14 columns under 6 windows of 3 took a third longer without. */
-                      .readable = step[2] == g->iw ? (g->ih - b->src_y) * g->iw - b->src_x : 0,
+                      .readable = step[2] == src_width ? (src_height - b->src_y) * src_width - b->src_x : 0,
                       .kh = g->kh,
                       .kw = gradient ? g->kw : b->taps,
                       .sh = g->sh,
