@@ -61,6 +61,7 @@ class Call:
         *,
         backward: bool = False,
         rows: int = 0,
+        tiled: bool = False,
     ) -> None:
         (kh, kw), (sh, sw) = window, stride
         dense = backward or rows > 0
@@ -79,6 +80,9 @@ class Call:
             top, left = max(0, top), max(0, left)
         more = rng.integers(1, 4) + max(top, left, 0) if large else rng.integers(-2, 3)
         src_rows, src_columns = max(1, height + int(more)), max(1, width + int(more))
+        if tiled:  # windows side by side that have all of the columns
+            top, left = int(rng.integers(kh)), 0
+            src_rows, src_columns = -(-(top + self.rows) // sh), columns // sw
         gap = int(rng.choice([0, 0, 1, 5]))
         src_row, out_row = src_columns + gap, columns + int(rng.choice([0, 0, 3]))
         src_plane = src_rows * src_row + int(rng.choice([0, 7]))
@@ -275,6 +279,26 @@ def test_average_backward_is_the_scalar_sum(
 ) -> None:
     """Each cell is the sum over its windows in their order; zero where there is none."""
     check_all(table, oracle, "avg_pool_backward_input", window, arbitrary)
+
+
+@covers("avg_pool_backward_input")
+@pytest.mark.parametrize("height", [1, 2, 3])
+def test_average_backward_of_windows_side_by_side(
+    table: Table, oracle: ctypes.CDLL, height: int
+) -> None:
+    """Two wide, and each cell in one window: rows shorter than a vector and longer, and bands."""
+    rng, memory = np.random.default_rng(height), Memory()
+    lengths, window = range(1, 2 * table.lanes + 2), (height, 2)
+    for windows, flush in zip(lengths, itertools.cycle(FLUSH), strict=False):
+        rows = int(rng.choice([1, 2, 7]))
+        call = Call(
+            *(rng, memory, table, window, window, 2 * windows, flush),
+            backward=True,
+            rows=rows,
+            tiled=True,
+        )
+        call.src[:] = arbitrary(rng, call.src.size, table.dtype)
+        call.check(table, oracle, "avg_pool_backward_input")
 
 
 @covers("max_pool_forward_taps")
