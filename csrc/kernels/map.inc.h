@@ -1,6 +1,6 @@
-/* Maps: one output element from the input elements at the same place, of one row or of several. Memory is the bottleneck, so one vector at a time
- * will do. Which elements of a ReLU let the gradient through is one bit each: an eighth of a byte to remember instead
- * of the input itself. */
+/* Maps: one output element from the input elements at the same place, of one row or of several. Memory is the
+ * bottleneck, so one vector at a time will do. Which elements of a ReLU let the gradient through is one bit each: an
+ * eighth of a byte to remember instead of the input itself. */
 
 /* Does the gradient pass? Not where x <= 0, so it does at a NaN. */
 PC_INLINE v_mask PC_LOCAL(relu_passes)(v_t x) { return v_mask_or(v_gt(x, v_zero()), v_isnan(x)); }

@@ -91,8 +91,9 @@ PC_INLINE void PC_LOCAL(input_row)(const pc_pool_args *a, const PC_LOCAL(reach) 
     }
 }
 
-/* Windows two wide and side by side: each gradient is divided once, and stored where its window was. Rows shorter than a
- * vector are stored as whole ones, before the next row comes: with a loop for all lengths they took nearly twice as long. */
+/* Windows two wide and side by side: each gradient is divided once, and stored where its window was. Rows shorter than
+ * a vector are stored as whole ones, before the next row comes: with a loop for all lengths they took nearly twice as
+ * long. */
 static __attribute__((noinline)) void PC_LOCAL(spread)(const pc_pool_args *a)
 {
     const int64_t count = a->src_columns, width = a->out_row, kh = a->kh;

@@ -10,9 +10,9 @@
  *
  * The rows are any weights (channel, kernel row, kernel column): each has a pointer of its own, which stays in a
  * register, and one index walks along the pixels for all of them. So a step is the loads, the broadcasts, the
- * multiply-adds and four instructions more: 24 of the 36 that fit beside the 6 cycles of an AVX2 tile's 12 multiply-adds.
- * A list of offsets for each step and the multiplications of a row step, as a tile of lists has them, cost a quarter of the
- * speed here. Rows that are taps of one channel read the same few cache lines. */
+ * multiply-adds and four instructions more: 24 of the 36 that fit beside the 6 cycles of an AVX2 tile's 12
+ * multiply-adds. A list of offsets for each step and the multiplications of a row step, as a tile of lists has them,
+ * cost a quarter of the speed here. Rows that are taps of one channel read the same few cache lines. */
 
 PC_INLINE void PC_LOCAL(weight_body)(const pc_weight_args *a, int64_t first, const int rows, const int vectors)
 {

@@ -2,8 +2,8 @@
  *
  *     out[s][p] = init[p] + sum over k of W(p, k) * source[s][k]          k = (channel, kernel row, kernel column)
  *
- * Each weight is used once a sample, so what counts is to read it once, where it is. dense.c would pack it, for vectors of
- * pixels of which one lane is used. Here the source is packed instead, which is small, and the weights are
+ * Each weight is used once a sample, so what counts is to read it once, where it is. dense.c would pack it, for vectors
+ * of pixels of which one lane is used. Here the source is packed instead, which is small, and the weights are
  *
  *     vectors    where neighbours p lie side by side: in the input gradient of a 1x1 map, or of a window that is all of
  *                one (a generator's first layer). The tile's rows are samples: dense_tile

@@ -574,7 +574,7 @@ void pc_conv_explain_weight(const pc_conv_geom *geom, pc_call *call, pc_plan *pl
     plan->kernel = "weight_tile";
     plan->phases = 1;
     plan->tile_rows = kernels->tile_rows;
-    plan->tile_vectors = c.lanes / kernels->lanes;
+    plan->tile_vectors = pc_ceil_div(pc_min(c.lanes, c.out_channels), kernels->lanes);
     plan->items = c.items;
     pc_plan_add(plan, "chunk_samples", c.chunk_n);
     pc_plan_add(plan, "chunk_rows", c.chunk_h);

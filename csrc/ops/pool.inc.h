@@ -32,8 +32,8 @@ static void PC_LOCAL(mend_indices)(const pc_pool_pass_args *p, const pc_band *ba
     }
 }
 
-/* counts[i] = the cells that output first + i counts along an axis: one factor of its divisor. Then ones, up to `room`. A window without a cell
- * (it cannot arise within the rules of geom.h) would sum to zero: divide it by one. */
+/* counts[i] = the cells that output first + i counts along an axis: one factor of its divisor. Then ones, up to `room`.
+ * A window without a cell (it cannot arise within the rules of geom.h) would sum to zero: divide it by one. */
 static void PC_LOCAL(count_cells)(const pc_pool_pass_args *p, void *counts, const pc_axis *axis, int64_t first,
                                   int64_t count, int64_t room)
 {
@@ -191,8 +191,8 @@ static int64_t PC_LOCAL(add_apart)(T *to, const T *grad, const int64_t *index, i
     return count;
 }
 
-/* The same where they are side by side. Four in a round: with a loop around each it took 1.4 times as long, and twice where
- * another guest shares the core. */
+/* The same where they are side by side. Four in a round: with a loop around each it took 1.4 times as long, and twice
+ * where another guest shares the core. */
 static int64_t PC_LOCAL(add_close)(T *to, const T *grad, const int64_t *index, int64_t count, uint64_t inside)
 {
     int64_t x = 0;
