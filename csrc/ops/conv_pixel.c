@@ -319,7 +319,8 @@ void pc_pixel_run(const pc_pass *pass, int index, int count)
 
 bool pc_pixel_weight(const pc_conv_geom *geom, pc_dtype dtype, pc_call *call, pc_pass *pass)
 {
-    const bool whole = geom->kh == geom->ih && geom->kw == geom->iw && geom->dh == 1 && geom->dw == 1;
+    const bool at_corner = geom->pt == 0 && geom->pl == 0; /* a wide stride has one window, wherever that is */
+    const bool whole = geom->kh == geom->ih && geom->kw == geom->iw && geom->dh == 1 && geom->dw == 1 && at_corner;
     *pass = (pc_pass){.geom = {.n = geom->oc, .g = 1, .kh = 1, .kw = 1},
                       .call = call,
                       .kernels = pc_kernels_for(dtype),
