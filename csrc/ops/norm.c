@@ -6,7 +6,7 @@
  *
  * Both passes have one form: two sums over a channel, sum(u - u0) and sum((u - u0) * (v - v0)), a few scalars from them
  * in double, and a map over the channel, out = (v - v0) * scale + shift (+ u * more). Forward u = v = x and u0 is near
- * the mean (the mean of the first few hundred elements), so that neither a large mean nor an outlier cancels digits;
+ * the mean (that of the first elements), so that neither a large mean nor an outlier cancels digits;
  * backward u = g, u0 = 0, v = x. The mean is kept as a T and the rest of it, which goes into `shift`: so x - mean is
  * exact where it matters.
  *
@@ -163,47 +163,59 @@ static const void *read_run(const norm_pass *p, const pc_tensor *tensor, const n
 
 static double as_t(double value, pc_dtype dtype) { return dtype == PC_F32 ? (double)(float)value : value; }
 
-/* The sums of some blocks of some channels, which may be near their guesses or (guess NULL) near zero. */
-static void sum_blocks(const norm_pass *p, const norm_work *work, int64_t c, int64_t channels, int64_t first,
-                       int64_t last, const double *guess)
+/* Adds the sums over a run of some channels, which may be near their guesses or (guess NULL) near zero. */
+static void sum_run(const norm_pass *p, const norm_work *work, const norm_run *run, int64_t c, int64_t channels,
+                    const double *guess)
 {
     const pc_kernels *kernels = pc_kernels_for(p->call->dtype);
+    for (int64_t i = 0; i < channels; i++) {
+        pc_norm_sums_args args = {.sums = work->totals + i * 2 * LANES, .rows = run->samples, .count = run->count};
+        args.u = args.v = read_run(p, p->in, run, c + i, work->first, &args.v_step);
+        args.u_step = args.v_step;
+        if (p->grad) {
+            args.u = read_run(p, p->grad, run, c + i, work->second, &args.u_step);
+            args.v0 = p->lines[c + i].mean;
+        } else if (guess) {
+            args.u0 = args.v0 = guess[i];
+        }
+        kernels->norm_sums(&args);
+    }
+}
+
+static void clear_totals(const norm_work *work, int64_t channels)
+{
     assert(channels <= TOGETHER);
     memset(work->totals, 0, (size_t)(channels * 2 * LANES) * sizeof(double));
-    norm_run run;
-    for (int64_t block = first; block < last && !pc_poll(p->call); block = run.next) {
-        run = run_at(p, block, last);
-        for (int64_t i = 0; i < channels; i++) {
-            pc_norm_sums_args args = {.sums = work->totals + i * 2 * LANES, .rows = run.samples, .count = run.count};
-            args.u = args.v = read_run(p, p->in, &run, c + i, work->first, &args.v_step);
-            args.u_step = args.v_step;
-            if (p->grad) {
-                args.u = read_run(p, p->grad, &run, c + i, work->second, &args.u_step);
-                args.v0 = p->lines[c + i].mean;
-            } else if (guess) {
-                args.u0 = args.v0 = guess[i];
-            }
-            kernels->norm_sums(&args);
-        }
-    }
 }
 
-/* The lanes' sum, by halves. */
-static double fold(double *lanes, int64_t count)
+/* The lanes' sum, by halves: of LANES or half as many. */
+static double fold(const double *lanes, int64_t count)
 {
-    for (; count > 1; count /= 2) {
-        for (int64_t j = 0; j < count / 2; j++) {
-            lanes[j] += lanes[j + count / 2];
+    enum { HALF = LANES / 2 };
+    double half[HALF];
+    for (int j = 0; j < HALF; j++) {
+        half[j] = lanes[j];
+    }
+    for (int j = 0; count > HALF && j < HALF; j++) {
+        half[j] += lanes[HALF + j];
+    }
+    for (int n = HALF / 2; n > 0; n /= 2) {
+        for (int j = 0; j < n; j++) {
+            half[j] += half[j + n];
         }
     }
-    return lanes[0];
+    return half[0];
 }
 
-/* guess[i] = the mean of the first block, as a T. */
+/* guess[i] = the mean of the first elements, as a T: of so many that an outlier among them, of 2 sqrt(count) in all, does
+ * not cancel digits, or of the first block. */
 static void guess_means(const norm_pass *p, const norm_work *work, int64_t c, int64_t channels, double *guess)
 {
-    const norm_run run = run_at(p, 0, 1);
-    sum_blocks(p, work, c, channels, 0, 1, NULL);
+    const double enough = 2 * sqrt((double)p->norm->shape[0] * (double)p->plane);
+    norm_run run = run_at(p, 0, 1);
+    run.samples = pc_min(run.samples, 1 + (int64_t)(enough / (double)p->plane));
+    clear_totals(work, channels);
+    sum_run(p, work, &run, c, channels, NULL);
     for (int64_t i = 0; i < channels; i++) {
         const double sum = fold(work->totals + i * 2 * LANES, lanes_of(p->call->dtype));
         guess[i] = as_t(sum / (double)(run.samples * run.count), p->call->dtype);
@@ -224,7 +236,12 @@ static void sum_chunk(const norm_pass *p, const norm_work *work, int64_t c, int6
     if (!p->grad) {
         guess_means(p, work, c, channels, guess);
     }
-    sum_blocks(p, work, c, channels, first, last, guess);
+    clear_totals(work, channels);
+    norm_run run;
+    for (int64_t block = first; block < last && !pc_poll(p->call); block = run.next) {
+        run = run_at(p, block, last);
+        sum_run(p, work, &run, c, channels, guess);
+    }
     for (int64_t i = 0; i < channels; i++) {
         double *sums = p->partial + ((c + i) * p->chunks + chunk) * 2;
         sums[0] = fold(work->totals + i * 2 * LANES, lanes);

@@ -32,18 +32,29 @@ static int64_t nanoseconds_between(const struct timespec *from, const struct tim
     return (int64_t)(to->tv_sec - from->tv_sec) * 1000000000 + (to->tv_nsec - from->tv_nsec);
 }
 
+/* Asked between blocks, by a clock that is read in a few nanoseconds where there is one; milliseconds do not matter. */
+static struct timespec about_now(void)
+{
+    struct timespec now = {0, 0};
+#if defined(CLOCK_MONOTONIC_COARSE)
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+#else
+    clock_gettime(CLOCK_MONOTONIC, &now);
+#endif
+    return now;
+}
+
 static bool signal_raised(void *context)
 {
     pc_run *run = context;
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
+    const struct timespec now = about_now();
     if (nanoseconds_between(&run->asked, &now) < SIGNAL_PERIOD_NS) {
         return false;
     }
     PyEval_RestoreThread(run->thread);
     run->raised = PyErr_CheckSignals() < 0;
     run->thread = PyEval_SaveThread();
-    clock_gettime(CLOCK_MONOTONIC, &run->asked);
+    run->asked = about_now();
     return run->raised;
 }
 
@@ -55,7 +66,7 @@ void pc_run_start(pc_run *run)
         return;
     }
     if (on_main_thread()) {
-        clock_gettime(CLOCK_MONOTONIC, &run->asked);
+        run->asked = about_now();
         run->call.stop = (pc_stop){signal_raised, run};
     }
     run->thread = PyEval_SaveThread();
