@@ -281,6 +281,36 @@ def test_average_backward_is_the_scalar_sum(
     check_all(table, oracle, "avg_pool_backward_input", window, arbitrary)
 
 
+@covers("avg_pool_forward")
+def test_average_of_rows_of_half_a_vector(table: Table, oracle: ctypes.CDLL) -> None:
+    """Windows of 2 x 2 side by side, whose rows are done in twos where they touch."""
+    rng, memory = np.random.default_rng(0), Memory()
+    size = ((2, 2), (2, 2), table.lanes // 2)
+    for _, flush in zip(range(40), itertools.cycle(FLUSH), strict=False):
+        call = Call(rng, memory, table, *size, flush, rows=int(rng.choice([1, 2, 4])))
+        call.src[:] = arbitrary(rng, call.src.size, table.dtype)
+        call.check(table, oracle, "avg_pool_forward")
+
+
+@covers("avg_pool_backward_input")
+@pytest.mark.parametrize("height", [2, 3])
+def test_average_backward_of_rows_of_half_a_vector(
+    table: Table, oracle: ctypes.CDLL, height: int
+) -> None:
+    """The same backward."""
+    rng, memory, window = np.random.default_rng(height), Memory(), (height, 2)
+    for _, flush in zip(range(40), itertools.cycle(FLUSH), strict=False):
+        rows = height * int(rng.choice([1, 2, 4]))
+        call = Call(
+            *(rng, memory, table, window, window, table.lanes, flush),
+            backward=True,
+            rows=rows,
+            tiled=True,
+        )
+        call.src[:] = arbitrary(rng, call.src.size, table.dtype)
+        call.check(table, oracle, "avg_pool_backward_input")
+
+
 @covers("avg_pool_backward_input")
 @pytest.mark.parametrize("height", [1, 2, 3])
 def test_average_backward_of_windows_side_by_side(
