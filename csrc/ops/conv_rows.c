@@ -38,6 +38,10 @@ enum {
     MOST_TAPS = 1024,        /* of one output, over all channels */
     MOST_STRIDE = 8,
     SPARE = 64, /* bytes: whole vectors may be read and written so far behind a slab */
+    RUN_BYTES =
+        4 << 10, /* of a sample, at least, that the weight gradient reads at a time: smaller planes by the dozen, */
+    MOST_TOGETHER =
+        16,     /* whose sums stay in L1. Planes of 7x7, one at a time, took three times as long for 32 samples */
     POLL = 16,  /* items between two questions whether to go on, a few microseconds each */
     CHUNK = 256 /* steps of PC_ROWS_SUMS bytes between two foldings */
 };
@@ -61,9 +65,10 @@ typedef struct {
     int64_t phase_step, channel_step;
     int64_t slab, joined, grad; /* elements */
     int64_t join_row, join_phase;
-    int64_t taps;  /* of all sweeps, over all channels */
-    int64_t items; /* that threads share: bands; or groups, for the weight gradient, */
-    int64_t chunk; /* which folds its sums after so many bands */
+    int64_t taps;     /* of all sweeps, over all channels */
+    int64_t items;    /* that threads share: bands; or groups, for the weight gradient, */
+    int64_t chunk;    /* which folds its sums after so many bands, */
+    int64_t together; /* and goes through the samples with so many groups */
 } pc_rows_plan;
 
 static pc_reach reach_of(const pc_conv_geom *g, bool forward, int axis)
@@ -122,6 +127,7 @@ static pc_rows_plan plan_of(const pc_conv_geom *g, pc_conv_pass pass, pc_dtype d
         p.grad = p.band * g->ow;
         p.items = g->g;
         p.chunk = pc_max(1, CHUNK / (p.band * pc_ceil_div(g->ow, PC_ROWS_SUMS / size)));
+        p.together = pc_max(1, pc_min(MOST_TOGETHER, RUN_BYTES / pc_max(1, p.depth * g->ih * g->iw * size)));
     }
     return p;
 }
@@ -143,7 +149,7 @@ static pc_rows_work lay_out(pc_slice *slice, const pc_rows_plan *p, pc_conv_pass
         .joined = pc_lay(slice, p->joined, size),
         .grad = pc_lay(slice, p->grad, size),
         .weight = pc_lay(slice, gradient ? 0 : p->taps, size),
-        .sums = pc_lay(slice, gradient ? 2 * p->rows * p->taps : 0, PC_ROWS_SUMS),
+        .sums = pc_lay(slice, gradient ? (p->together + 1) * p->rows * p->taps : 0, PC_ROWS_SUMS),
         .offset = pc_lay(slice, p->taps, sizeof(int64_t)),
         .place = pc_lay(slice, p->taps, sizeof(int64_t)),
         .sweep = pc_lay(slice, p->y.sweeps * p->x.sweeps, sizeof(pc_sweep)),
@@ -414,57 +420,70 @@ void pc_rows_run(const pc_conv_geom *geom, pc_conv_pass pass, void *out, const p
 #undef T
 #undef PC_LOCAL
 
-static void run_group(const pc_rows_pass *pass, const pc_rows_work *work, int64_t group)
+/* The sums of one group over one band of a sample. */
+static void sum_band(const pc_rows_pass *pass, const pc_rows_work *work, char *sums, int64_t sample, int64_t group,
+                     int64_t first, int64_t rows)
 {
     const pc_rows_plan *p = &pass->plan;
     const pc_conv_geom *g = pass->geom;
     const pc_tensor *grad_out = pass->grad_out;
     const int64_t size = (int64_t)pc_dtype_size(pass->call->dtype);
-    const int64_t items = g->n * p->bands, weights = p->rows * p->taps, chunk = p->chunk;
-    char *total = pass->out + group * weights * size;
+    pack(pass, work->slab, sample, group * p->depth, first, rows);
+    for (int64_t row = 0; row < p->rows; row++) {
+        const char *grad =
+            (const char *)grad_out->data +
+            (sample * grad_out->step[0] + (group * p->rows + row) * grad_out->step[1] + first * grad_out->step[2]) *
+                size;
+        pc_rows_weight_args a = {
+            .grad = grad,
+            .grad_step = grad_out->step[2],
+            .rows = rows,
+            .columns = g->ow,
+            .vec = work->slab,
+            .vec_step = p->y.stride * p->row_step,
+            .sums = sums + row * p->taps * PC_ROWS_SUMS,
+            .taps = p->taps,
+            .offset = work->offset,
+        };
+        if (grad_out->step[3] != 1) {
+            const pc_rows_copy_args copy = {.wide = (char *)grad,
+                                            .narrow = work->grad,
+                                            .rows = rows,
+                                            .columns = g->ow,
+                                            .stride = 1,
+                                            .wide_step = grad_out->step[2],
+                                            .wide_column = grad_out->step[3],
+                                            .narrow_step = g->ow};
+            pass->kernels->split_rows(&copy);
+            a.grad = work->grad;
+            a.grad_step = g->ow;
+        }
+        pass->kernels->conv_rows_weight(&a);
+    }
+}
+
+/* All of some groups. */
+static void run_groups(const pc_rows_pass *pass, const pc_rows_work *work, int64_t group, int64_t groups)
+{
+    const pc_rows_plan *p = &pass->plan;
+    const int64_t items = pass->geom->n * p->bands, weights = p->rows * p->taps, chunk = p->chunk;
+    const int64_t bytes = weights * PC_ROWS_SUMS;
+    char *other = work->sums + p->together * bytes;
     for (int64_t item = 0; item < items; item++) {
-        const int64_t band = item % p->bands, sample = item / p->bands;
-        const int64_t first = band * p->band, rows = pc_min(p->band, p->y.count - first);
+        const int64_t first = item % p->bands * p->band, rows = pc_min(p->band, p->y.count - first);
         if (item % chunk == 0) {
-            memset(work->sums, 0, (size_t)(weights * PC_ROWS_SUMS));
+            memset(work->sums, 0, (size_t)(groups * bytes));
         }
-        pack(pass, work->slab, sample, group * p->depth, first, rows);
-        for (int64_t row = 0; row < p->rows; row++) {
-            const char *grad =
-                (const char *)grad_out->data +
-                (sample * grad_out->step[0] + (group * p->rows + row) * grad_out->step[1] + first * grad_out->step[2]) *
-                    size;
-            pc_rows_weight_args a = {
-                .grad = grad,
-                .grad_step = grad_out->step[2],
-                .rows = rows,
-                .columns = g->ow,
-                .vec = work->slab,
-                .vec_step = p->y.stride * p->row_step,
-                .sums = work->sums + row * p->taps * PC_ROWS_SUMS,
-                .taps = p->taps,
-                .offset = work->offset,
-            };
-            if (grad_out->step[3] != 1) {
-                const pc_rows_copy_args copy = {.wide = (char *)grad,
-                                                .narrow = work->grad,
-                                                .rows = rows,
-                                                .columns = g->ow,
-                                                .stride = 1,
-                                                .wide_step = grad_out->step[2],
-                                                .wide_column = grad_out->step[3],
-                                                .narrow_step = g->ow};
-                pass->kernels->split_rows(&copy);
-                a.grad = work->grad;
-                a.grad_step = g->ow;
-            }
-            pass->kernels->conv_rows_weight(&a);
+        for (int64_t i = 0; i < groups; i++) {
+            sum_band(pass, work, work->sums + i * bytes, item / p->bands, group + i, first, rows);
         }
-        if ((item + 1) % chunk == 0 || item + 1 == items) {
+        for (int64_t i = 0; ((item + 1) % chunk == 0 || item + 1 == items) && i < groups; i++) {
+            const int64_t total = (group + i) * weights;
+            char *sums = work->sums + i * bytes;
             if (pass->call->dtype == PC_F32) {
-                fold_sums_f32((float *)total, (float *)work->sums, weights, item < chunk);
+                fold_sums_f32((float *)pass->out + total, (float *)sums, (float *)other, weights, item < chunk);
             } else {
-                fold_sums_f64((double *)total, (double *)work->sums, weights, item < chunk);
+                fold_sums_f64((double *)pass->out + total, (double *)sums, (double *)other, weights, item < chunk);
             }
         }
         if (item % POLL == 0 && pc_poll(pass->call)) {
@@ -483,8 +502,8 @@ static void run_weight_thread(void *context, int index, int count)
     prepare(pass, &work);
     const int64_t begin = p->items / count * index + pc_min(index, p->items % count);
     const int64_t end = begin + p->items / count + (index < p->items % count);
-    for (int64_t group = begin; group < end && !pc_stopped(pass->call); group++) {
-        run_group(pass, &work, group);
+    for (int64_t group = begin; group < end && !pc_stopped(pass->call); group += p->together) {
+        run_groups(pass, &work, group, pc_min(p->together, end - group));
     }
 }
 

@@ -8,10 +8,9 @@ static void PC_LOCAL(add_pairs)(T *restrict to, const T *restrict from, int64_t 
     }
 }
 
-/* total[k] = or += the sums of weight k. Behind the sums there is room for as many again. */
-static void PC_LOCAL(fold_sums)(T *restrict total, T *sums, int64_t weights, bool first)
+/* total[k] = or += the sums of weight k. There is room for as many in `other`. */
+static void PC_LOCAL(fold_sums)(T *restrict total, T *sums, T *other, int64_t weights, bool first)
 {
-    T *other = sums + weights * (int64_t)(PC_ROWS_SUMS / sizeof(T));
     for (int64_t lanes = PC_ROWS_SUMS / sizeof(T) / 2; lanes > 0; lanes /= 2) {
         PC_LOCAL(add_pairs)(other, sums, weights * lanes);
         T *folded = other;
