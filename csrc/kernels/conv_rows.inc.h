@@ -367,6 +367,15 @@ void PC_SYMBOL(conv_rows_weight)(const pc_rows_weight_args *a)
 void PC_SYMBOL(split_rows)(const pc_rows_copy_args *a)
 {
     const int64_t columns = a->columns, stride = a->stride;
+    if (stride == 1 && a->wide_column == 1 && columns < V_LANES) {
+        const T *wide = a->wide;
+        T *narrow = a->narrow;
+        const int64_t rows = a->rows, wide_step = a->wide_step, narrow_step = a->narrow_step;
+        for (int64_t j = 0; j < rows; j++, wide += wide_step, narrow += narrow_step) {
+            v_store(narrow, v_load_tail(wide, columns));
+        }
+        return;
+    }
     if (stride == 2 && a->wide_column == 1 && columns > V_LANES && columns <= 2 * V_LANES) { /* two loads a row */
         const T *wide = a->wide;
         T *narrow = a->narrow;
@@ -387,10 +396,6 @@ void PC_SYMBOL(split_rows)(const pc_rows_copy_args *a)
                 }
             }
         } else if (stride == 1) {
-            if (columns < V_LANES) {
-                v_store(narrow, v_load_tail(wide, columns));
-                continue;
-            }
             for (int64_t q = 0; q < columns - V_LANES; q += V_LANES) {
                 v_store(narrow + q, v_load(wide + q));
             }
