@@ -22,6 +22,8 @@
 enum {
     STRIP = 16,    /* channels: their weights stay in L1 while all blocks of rows take theirs */
     MOST_ROWS = 8, /* of a tile, on any ISA */
+    LINE = 64,
+    WRITE_AHEAD = 1024, /* bytes: outputs that are fetched while others are written; see write_panel */
 };
 
 typedef struct {
