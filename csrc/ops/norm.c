@@ -22,9 +22,9 @@
  *
  * The floor is a reading more than a copy has, of x, and backward of g as well: with what a reading takes, 0.65 of a
  * copy's speed forward and 0.57 to 0.60 backward, where nothing stays in a cache. Zen 3, 64 samples, one thread: maps
- * of 56x56, 28x28 and 14x14 reach 0.50 to 0.67 and 0.60 to 0.76, which is 0.8 to 1.0 and 1.05 to 1.3 of that floor;
- * maps of 7x7, bound by their short rows, 0.7 and 0.7 to 0.85 of it. Longer runs (RUN_BYTES 32 K), fetching ahead and
- * smaller groups were measured: within 5 % either way.
+ * of 56x56, 28x28 and 14x14 reach 0.60 to 0.71 and 0.69 to 0.79, at or above that floor; maps of 7x7 0.52 to 0.54 and
+ * 0.40 to 0.44, of 0.7 and 0.55: their rows are short. Longer runs (RUN_BYTES 32 K), fetching ahead and smaller groups
+ * were measured: within 5 % either way.
  *
  * Floats whose squares overflow (beyond 1e19, a fill value of some data formats) give sums that are not finite: those
  * are made again, in double. */
