@@ -470,6 +470,7 @@ static void explain_cut(const pc_pass *pass, pc_range range, const pc_cut *c, pc
     pc_plan_add(plan, "panel_blocks", c->panel_elements ? c->panel : 0);
     pc_plan_add(plan, "parts_of_an_item", c->run);
     pc_plan_add(plan, "shares", c->shares);
+    pc_plan_add(plan, "paired", c->paired);
     pc_plan_add(plan, "exact", c->exact);
     pc_plan_add(plan, "exact_rows", c->exact_y);
 }

@@ -31,7 +31,8 @@ typedef struct {
     const pc_cut *cut;
     pc_dense_work work;
     bool exact, exact_y; /* bands */
-    int64_t group, sweep_end;
+    bool paired;
+    int64_t group, sweep_first, sweep_end;
     int64_t parts, sets, taps, outputs; /* of the item */
     int64_t placed;                     /* channels for which the places are there */
     /* the part that is being worked on */
@@ -103,9 +104,19 @@ static pc_part first_part(pc_item *b, int64_t index)
     return part;
 }
 
-/* Samples fastest, then bands of columns, bands of rows, sweeps. */
+/* Samples fastest, then bands of columns, bands of rows, sweeps; of paired sweeps, which have one band, sweeps fastest. */
 static void next_part(pc_item *b, pc_part *part)
 {
+    if (b->paired) {
+        const int64_t sample = part->sample, next = sample + b->cut->samples;
+        *part = first_part(b, part->sweep + 1);
+        part->sample = sample;
+        if (part->sweep == b->sweep_end && next < b->pass->geom.n) {
+            *part = first_part(b, b->sweep_first);
+            part->sample = next;
+        }
+        return;
+    }
     enter_sweep(b, part->sweep);
     part->sample += b->cut->samples;
     if (part->sample < b->pass->geom.n) {
@@ -142,15 +153,20 @@ static bool add_part(pc_item *b, const pc_part *part)
                    (!cut->flat || rows == 1 || (columns == b->pass->out_w && s->y_step == 1));
     added.taps_y = pc_band_taps(&s->y, part->y, rows, b->pass->skip, &added.tap_y);
     added.taps_x = pc_band_taps(&s->x, part->x, columns, b->pass->skip, &added.tap_x);
-    const bool shared = last && last->sweep == added.sweep && last->tap_y == added.tap_y &&
-                        last->tap_x == added.tap_x && last->taps_y == added.taps_y && last->taps_x == added.taps_x;
+    const pc_part *shared = NULL;
+    for (const pc_part *like = last; like && !shared && like >= b->work.part; like--) {
+        shared = like->sweep == added.sweep && like->tap_y == added.tap_y && like->tap_x == added.tap_x &&
+                         like->taps_y == added.taps_y && like->taps_x == added.taps_x
+                     ? like
+                     : NULL;
+    }
     const int64_t taps = shared ? 0 : added.taps_y * added.taps_x;
     const int64_t outputs = rows * columns * added.samples;
     if (last && (b->outputs + outputs > cut->outputs || b->taps + taps > cut->item_taps)) {
         return false;
     }
-    added.set = shared ? last->set : b->sets;
-    added.taps = shared ? last->taps : b->taps;
+    added.set = shared ? shared->set : b->sets;
+    added.taps = shared ? shared->taps : b->taps;
     added.outputs = b->outputs;
     b->work.part[b->parts++] = added;
     b->sets += !shared;
@@ -223,11 +239,12 @@ static void fill_places(pc_item *b, int64_t channels)
     b->part = NULL; /* sweeps are entered here */
     memset(first, 0, (size_t)b->cut->window * sizeof *first);
     for (int fill = 0; fill < 2; fill++) {
-        for (int64_t i = 0; i < b->parts; i++) {
+        for (int64_t i = 0, seen = 0; i < b->parts; i++) {
             const pc_part *part = &b->work.part[i];
-            if (i > 0 && part->set == part[-1].set) {
+            if (part->set < seen) {
                 continue;
             }
+            seen++;
             enter_sweep(b, part->sweep);
             for (int64_t r = 0; r < part->taps_y; r++) {
                 for (int64_t t = 0; t < part->taps_x; t++) {
@@ -445,6 +462,40 @@ static void write_panel(const pc_item *b, int64_t p, int64_t rows)
     }
 }
 
+/* Are part `j` and the next the two phases of the same rows' columns? */
+static bool are_pair(const pc_item *b, int64_t j)
+{
+    const pc_part *one = &b->work.part[j];
+    return b->paired && j + 1 < b->parts && one->sweep % 2 == 0 && one[1].sweep == one->sweep + 1 &&
+           one[1].sample == one->sample;
+}
+
+/* The panels of part `j` and the next, which are a pair. */
+static void write_pair(pc_item *b, int64_t j, int64_t p, int64_t rows)
+{
+    const pc_pass *pass = b->pass;
+    const int64_t size = (int64_t)pc_dtype_size(pass->call->dtype), plane = pass->out_h * pass->out_w * size;
+    enter_part(b, &b->work.part[j + 1]);
+    const bool swapped = b->sweep.x0 == 0;
+    const char *two = target_of(b, p, rows).data;
+    enter_part(b, &b->work.part[j]);
+    const pc_target one = target_of(b, p, rows);
+    const char *even = swapped ? two : one.data, *odd = swapped ? one.data : two;
+    pc_rows_copy_args join = {.narrow = (char *)even,
+                              .rows = b->slab.y.count,
+                              .columns = pass->out_w,
+                              .stride = 2,
+                              .wide_step = b->sweep.y_step * pass->out_w,
+                              .wide_column = 1,
+                              .narrow_step = one.y_step,
+                              .phase_step = (odd - even) / size};
+    char *to = output_of(b) + p * plane - b->sweep.x0 * size;
+    for (int64_t i = 0; i < rows; i++, to += plane, join.narrow = (char *)join.narrow + one.p_step * size) {
+        join.wide = to;
+        pass->kernels->join_rows(&join);
+    }
+}
+
 /* Blocks first .. last-1 of the item's rows; as many at a time as the panel holds, if some part needs it. */
 static void run_item(pc_item *b, int64_t first, int64_t last)
 {
@@ -475,7 +526,9 @@ static void run_item(pc_item *b, int64_t first, int64_t last)
             }
         }
         for (int64_t j = 0; j < b->parts; j++) {
-            if (!b->work.part[j].direct) {
+            if (are_pair(b, j)) {
+                write_pair(b, j++, p, rows);
+            } else if (!b->work.part[j].direct) {
                 enter_part(b, &b->work.part[j]);
                 write_panel(b, p, rows);
             }
@@ -492,6 +545,8 @@ void pc_dense_run(const pc_pass *pass, pc_range range, const pc_cut *cut, pc_den
                  .exact = cut->exact || pass->exact,
                  .exact_y = cut->exact_y || pass->exact,
                  .sweep_index = -1,
+                 .paired = cut->paired && !pass->exact,
+                 .sweep_first = range.first,
                  .sweep_end = range.end};
     const int64_t share = pc_ceil_div(cut->blocks, cut->shares);
     for (pc_part part = first_part(&b, range.first); part.sweep < range.end;) {

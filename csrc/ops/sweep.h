@@ -14,11 +14,12 @@ typedef struct {
 /* How the sweeps of a pass are cut. A part is a band of outputs of one sweep, of a block of samples; an item is a run of
  * parts, of one group, with a share of the rows p. */
 typedef struct {
-    bool flat;              /* outputs run on over the rows of a band, and x axes are split (slab.h) */
-    bool spread;            /* rows p are pixels of windows: all outputs go through the panel */
-    bool exact, exact_y;    /* bands within which every tap (of the y axis) is wholly inside the source or outside */
-    int64_t samples;        /* of a slab */
-    int64_t channels;       /* of a slab, and of a block of packed weights */
+    bool flat;           /* outputs run on over the rows of a band, and x axes are split (slab.h) */
+    bool spread;         /* rows p are pixels of windows: all outputs go through the panel */
+    bool exact, exact_y; /* bands within which every tap (of the y axis) is wholly inside the source or outside */
+    bool paired;         /* all sweeps of a sample follow one another, and two phases of columns are written at once */
+    int64_t samples;     /* of a slab */
+    int64_t channels;    /* of a slab, and of a block of packed weights */
     int64_t band_h, band_w; /* outputs of a slab, at most */
     int64_t run;            /* parts of an item, at most */
     int64_t item_taps;      /* and so many taps between them, */

@@ -18,7 +18,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 # Copies that a family may make on the way; every other kernel does arithmetic.
 COPIES = {
-    "dense tile": {"pack_scalars", "copy_rows", "transpose"},
+    "dense tile": {"pack_scalars", "copy_rows", "transpose", "join_rows"},
     "weight tile": {"copy_rows", "transpose"},
     "pixel": {"copy_rows"},
     "rows": {"split_rows", "join_rows"},
@@ -270,7 +270,8 @@ def check(plan: _plan.PassPlan, ran: Ran) -> None:
     assert largest["threads"] == plan.threads
     assert largest["scratch"] == plan.scratch_per_thread * plan.threads + plan.scratch_shared
     assert set(kernels) - COPIES[plan.family] == ({plan.kernel} if plan.kernel else set())
-    assert ("join_rows" in kernels) == ("joined" in plan.form)
+    joined = "joined" in plan.form or blocks.get("paired", 0) == 1
+    assert ("join_rows" in kernels) == joined
     same: dict[str, int] = {}
     if plan.family == "dense tile":
         assert plan.tile is not None
