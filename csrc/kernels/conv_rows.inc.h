@@ -436,11 +436,11 @@ void PC_SYMBOL(join_rows)(const pc_rows_copy_args *a)
             continue;
         }
         int64_t q = 0;
-        if (columns >= 2 * V_LANES &&
-            columns % 2 == 0) { /* whole vectors, the last overlapping; no prefetcher follows */
+        if (columns >= 2 * V_LANES && columns % 2 == 0) { /* whole vectors, the last overlapping */
             for (; q < columns; q += 2 * V_LANES) {
                 q = pc_min(q, columns - 2 * V_LANES);
                 const v_t even = v_load(narrow + q / 2), odd = v_load(narrow + a->phase_step + q / 2);
+                /* Rows may leave rows out, which no prefetcher follows; see write_panel in ops/dense.inc.h. */
                 __builtin_prefetch((const void *)((uintptr_t)(wide + q) + 1024), 1);
                 v_store(wide + q, v_zip_low(even, odd));
                 v_store(wide + q + V_LANES, v_zip_high(even, odd));

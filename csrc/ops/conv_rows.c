@@ -40,10 +40,9 @@ enum {
     SPARE = 64, /* bytes: whole vectors may be read and written so far behind a slab */
     RUN_BYTES =
         4 << 10, /* of a sample, at least, that the weight gradient reads at a time: smaller planes by the dozen, */
-    MOST_TOGETHER =
-        16,     /* whose sums stay in L1. Planes of 7x7, one at a time, took three times as long for 32 samples */
-    POLL = 16,  /* items between two questions whether to go on, a few microseconds each */
-    CHUNK = 256 /* steps of PC_ROWS_SUMS bytes between two foldings */
+    MOST_TOGETHER = 16, /* whose sums stay in L1. Planes of 7x7, one at a time, took 2.8 times as long for 32 samples */
+    POLL = 16,          /* items between two questions whether to go on, a few microseconds each */
+    CHUNK = 256         /* steps of PC_ROWS_SUMS bytes between two foldings */
 };
 
 /* What the sweeps of a pass read along one axis, together: source positions first*stride + low .. last*stride + high for
@@ -373,7 +372,7 @@ static void run_thread(void *context, int index, int count)
     const int64_t plane = p->y.outputs * p->x.outputs;
     const int64_t begin = p->items / count * index + pc_min(index, p->items % count);
     const int64_t end = begin + p->items / count + (index < p->items % count);
-    /* Counted up: divisions for each item would take a tenth of a 7x7 plane's time. */
+    /* Counted up: without divisions for each item. */
     int64_t band = begin % p->bands, group = begin / p->bands % g->g, sample = begin / p->bands / g->g;
     for (int64_t item = begin; item < end; item++) {
         const int64_t first = band * p->band, rows = pc_min(p->band, p->y.count - first);

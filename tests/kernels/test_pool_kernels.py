@@ -3,6 +3,7 @@
 import ctypes
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -292,6 +293,15 @@ def test_average_of_rows_of_half_a_vector(table: Table, oracle: ctypes.CDLL) -> 
         call.check(table, oracle, "avg_pool_forward")
 
 
+def check_side_by_side(
+    table: Table, oracle: ctypes.CDLL, memory: Memory, rng: np.random.Generator, **sizes: Any
+) -> None:
+    """Compare a call of windows two wide that lie side by side."""
+    call = Call(rng, memory, table, **sizes, stride=sizes["window"], backward=True, tiled=True)
+    call.src[:] = arbitrary(rng, call.src.size, table.dtype)
+    call.check(table, oracle, "avg_pool_backward_input")
+
+
 @covers("avg_pool_backward_input")
 @pytest.mark.parametrize("height", [2, 3])
 def test_average_backward_of_rows_of_half_a_vector(
@@ -300,15 +310,9 @@ def test_average_backward_of_rows_of_half_a_vector(
     """The same backward."""
     rng, memory, window = np.random.default_rng(height), Memory(), (height, 2)
     for _, flush in zip(range(40), itertools.cycle(FLUSH), strict=False):
+        sizes = {"window": window, "columns": table.lanes, "flush": flush}
         rows = height * int(rng.choice([1, 2, 4]))
-        call = Call(
-            *(rng, memory, table, window, window, table.lanes, flush),
-            backward=True,
-            rows=rows,
-            tiled=True,
-        )
-        call.src[:] = arbitrary(rng, call.src.size, table.dtype)
-        call.check(table, oracle, "avg_pool_backward_input")
+        check_side_by_side(table, oracle, memory, rng, rows=rows, **sizes)
 
 
 @covers("avg_pool_backward_input")
@@ -320,15 +324,9 @@ def test_average_backward_of_windows_side_by_side(
     rng, memory = np.random.default_rng(height), Memory()
     lengths, window = range(1, 2 * table.lanes + 2), (height, 2)
     for windows, flush in zip(lengths, itertools.cycle(FLUSH), strict=False):
+        sizes = {"window": window, "columns": 2 * windows, "flush": flush}
         rows = int(rng.choice([1, 2, 7]))
-        call = Call(
-            *(rng, memory, table, window, window, 2 * windows, flush),
-            backward=True,
-            rows=rows,
-            tiled=True,
-        )
-        call.src[:] = arbitrary(rng, call.src.size, table.dtype)
-        call.check(table, oracle, "avg_pool_backward_input")
+        check_side_by_side(table, oracle, memory, rng, rows=rows, **sizes)
 
 
 @covers("max_pool_forward_taps")
