@@ -1,5 +1,6 @@
 /* body.inc.h: one ISA's kernels and its table. isa_<name>.c says PC_ISA (its name) and PC_ISA_FMA, includes its file of
- * simd/, which brings the words and the tile sizes, and then this. Each kernel's source is read twice, once per dtype. */
+ * simd/, which brings the words and the tile sizes, and then this. Each kernel's source is read twice, once per dtype.
+ * PC_ISA_NARROW is the narrower ISA that has its pools, if it has none. */
 #include <math.h>
 #include <string.h>
 
@@ -11,6 +12,14 @@
 #define PC_SUFFIX(symbol) PC_PASTE(symbol##__, PC_ISA)
 #define PC_QUOTE_(a) #a
 #define PC_QUOTE(a) PC_QUOTE_(a)
+
+#ifdef PC_ISA_NARROW
+#undef PC_POOL_KERNEL
+#define PC_POOL_KERNEL(name, f32, f64, args)
+#else
+#define PC_ISA_NARROW PC_ISA
+#define PC_ISA_POOLS
+#endif
 
 #define PC_KERNEL(name, f32, f64, args)                                                                                \
     void PC_SUFFIX(f32)(const args *);                                                                                 \
@@ -39,9 +48,10 @@
             PC_DENSE_VECTORS(6), PC_DENSE_VECTORS(7), PC_DENSE_VECTORS(8)                                              \
     }
 
-extern const pc_isa PC_SUFFIX(pc_isa);
+extern const pc_isa PC_SUFFIX(pc_isa), PC_PASTE(pc_isa__, PC_ISA_NARROW);
 const pc_isa PC_SUFFIX(pc_isa) = {
     .name = PC_QUOTE(PC_ISA),
+    .narrow = &PC_PASTE(pc_isa__, PC_ISA_NARROW),
     .fma = PC_ISA_FMA,
     .f32 =
         {

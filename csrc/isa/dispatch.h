@@ -23,4 +23,11 @@ PC_INLINE const pc_kernels *pc_kernels_for(pc_dtype dtype)
     return dtype == PC_F32 ? &pc_isa_chosen()->f32 : &pc_isa_chosen()->f64;
 }
 
+/* Those for pools, and for short rows. */
+PC_INLINE const pc_kernels *pc_narrow_kernels_for(pc_dtype dtype)
+{
+    const pc_isa *narrow = pc_isa_chosen()->narrow;
+    return dtype == PC_F32 ? &narrow->f32 : &narrow->f64;
+}
+
 #endif

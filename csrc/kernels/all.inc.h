@@ -5,9 +5,11 @@
 #include "kernels/fma_chains.inc.h"
 #include "kernels/map.inc.h"
 #include "kernels/norm.inc.h"
-#include "kernels/pool.inc.h"
 #include "kernels/strip_sums.inc.h"
 #include "kernels/transpose.inc.h"
 #include "kernels/weight_tile.inc.h"
+#ifdef PC_ISA_POOLS
+#include "kernels/pool.inc.h"
 #include "kernels/max_pool_indices.inc.h"
 #include "kernels/pool_backward.inc.h"
+#endif

@@ -131,6 +131,14 @@ static pc_rows_plan plan_of(const pc_conv_geom *g, pc_conv_pass pass, pc_dtype d
     return p;
 }
 
+/* Rows that fill half a vector or less go with shorter ones: 960 channels of 7x7 in 0.66 of the time. Of two shorter
+ * vectors, or one longer, for rows of 14 the longer one is a little faster. */
+static const pc_kernels *kernels_for(const pc_rows_plan *p, pc_dtype dtype)
+{
+    const pc_kernels *kernels = pc_kernels_for(dtype);
+    return 2 * p->x.count <= kernels->lanes ? pc_narrow_kernels_for(dtype) : kernels;
+}
+
 /* One thread's memory. Called once to count and once to use. */
 typedef struct {
     char *slab, *joined, *grad, *weight, *sums;
@@ -406,8 +414,8 @@ void pc_rows_run(const pc_conv_geom *geom, pc_conv_pass pass, void *out, const p
                         .init = init,
                         .out = out,
                         .call = call,
-                        .kernels = pc_kernels_for(call->dtype),
                         .plan = plan_of(geom, pass, call->dtype)};
+    run.kernels = kernels_for(&run.plan, call->dtype);
     run.copy = copy_of(&run.plan, source);
     pc_pool_run(call->threads, run_thread, &run);
 }
@@ -521,8 +529,8 @@ void pc_rows_run_weight(const pc_conv_geom *geom, void *grad_weight, const pc_te
                         .grad_out = grad_out,
                         .out = grad_weight,
                         .call = call,
-                        .kernels = pc_kernels_for(call->dtype),
                         .plan = plan_of(geom, PC_CONV_BACKWARD_WEIGHT, call->dtype)};
+    run.kernels = kernels_for(&run.plan, call->dtype);
     run.copy = copy_of(&run.plan, in);
     pc_pool_run(call->threads, run_weight_thread, &run);
 }

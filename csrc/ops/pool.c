@@ -224,7 +224,7 @@ static pc_band enter_band(const pc_pool_pass_args *p, const pc_pool_work *work, 
                           int64_t columns)
 {
     const pc_dtype dtype = p->call->dtype;
-    const int64_t lanes = pc_kernels_for(dtype)->lanes;
+    const int64_t lanes = pc_narrow_kernels_for(dtype)->lanes;
     pc_band b = {.y = y, .rows = rows, .x = x, .columns = columns};
     if (p->pass == PC_AVG_BACKWARD) {
         b.src_y = touching(&p->y, y, rows, &b.src_rows);
@@ -251,7 +251,7 @@ static void run_band(const pc_pool_pass_args *p, const pc_pool_work *work, const
 {
     const pc_pool_geom *g = p->geom;
     const pc_dtype dtype = p->call->dtype;
-    const pc_kernels *kernels = pc_kernels_for(dtype);
+    const pc_kernels *kernels = pc_narrow_kernels_for(dtype);
     const int64_t size = (int64_t)pc_dtype_size(dtype), *step = p->in->step;
     const bool gradient = p->pass == PC_AVG_BACKWARD, giant = p->giant;
     const int64_t width = gradient ? g->iw : g->ow;
@@ -334,7 +334,7 @@ static void run_bands(void *context, int index, int count)
     if (planes == 0) { /* nothing was laid */
         return;
     }
-    const pc_pool_cut cut = cut_of(g, p->pass, step[3] != 1, pc_kernels_for(dtype), dtype);
+    const pc_pool_cut cut = cut_of(g, p->pass, step[3] != 1, pc_narrow_kernels_for(dtype), dtype);
     pc_slice slice = pc_slice_of(p->call, index);
     const pc_pool_work work = lay_out(&slice, &cut, dtype);
     const int64_t height = gradient ? g->ih : g->oh, width = gradient ? g->iw : g->ow;
@@ -417,7 +417,7 @@ pc_status pc_pool_begin(const pc_pool_geom *geom, pc_pool_pass pass, const pc_te
             return pc_fail(error, PC_MEMORY_ERROR, "a window of %lld x %lld elements is too large", (long long)geom->kh,
                            (long long)geom->kw);
         }
-        const pc_pool_cut cut = cut_of(geom, pass, in->step[3] != 1, pc_kernels_for(dtype), dtype);
+        const pc_pool_cut cut = cut_of(geom, pass, in->step[3] != 1, pc_narrow_kernels_for(dtype), dtype);
         lay_out(&slice, &cut, dtype);
     }
     return pc_begin(call, dtype, pc_settle(threads, inputs + reads, GRAIN), inputs + reads, slice.used, 0, error);
@@ -480,7 +480,7 @@ void pc_pool_explain(const pc_pool_geom *g, pc_pool_pass pass, pc_call *call, pc
         [PC_AVG_FORWARD] = "avg_pool_forward",
         [PC_AVG_BACKWARD] = "avg_pool_backward_input",
     };
-    const pc_kernels *kernels = pc_kernels_for(call->dtype);
+    const pc_kernels *kernels = pc_narrow_kernels_for(call->dtype);
     const bool gradient = pass == PC_AVG_BACKWARD;
     memset(plan, 0, sizeof *plan);
     if (g->n == 0) {

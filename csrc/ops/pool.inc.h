@@ -85,7 +85,7 @@ static void PC_LOCAL(global_averages)(const pc_pool_pass_args *p, int64_t first,
                                     .src_columns = rows * columns,
                                     .cells = &cells,
                                     .row_cells = &row_cells};
-            pc_kernels_for(p->call->dtype)->avg_pool_planes(&a);
+            pc_narrow_kernels_for(p->call->dtype)->avg_pool_planes(&a);
             continue;
         }
         together = 1;
@@ -311,7 +311,7 @@ static bool PC_LOCAL(scatter)(const pc_pool_pass_args *p, int64_t first, int64_t
 static int64_t PC_LOCAL(pairs)(const pc_pool_pass_args *p, int64_t first, int64_t last)
 {
     const pc_pool_geom *g = p->geom;
-    const pc_kernels *kernels = pc_kernels_for(p->call->dtype);
+    const pc_kernels *kernels = pc_narrow_kernels_for(p->call->dtype);
     const int64_t *grad = p->in->step, *index = p->indices_in->step, size = g->ih * g->iw;
     if (!may_be_pairs(g, kernels) || grad[3] != 1 || index[3] != 1) {
         return 0;

@@ -1,7 +1,7 @@
 /* counting.c: what really ran. Linked into a copy of the extension with --wrap, which leads the calls of ops/ here; the
  * sources know nothing of it, and a release pays nothing.
  *
- *     pc_isa_chosen    the same table, each kernel behind a function that counts
+ *     pc_isa_chosen    the same table and its narrow one, each kernel behind a function that counts
  *     pc_scratch_take, pc_pool_run, pc_slab_pack    note what they are asked for
  */
 #include <pthread.h>
@@ -66,34 +66,43 @@ static void see_pool(const pc_pool_args *a)
 }
 static void see_nothing(const void *a) { (void)a; }
 
-#define COUNTED(name, args, table)                                                                                       \
-    static void name##_##table(const args *a)                                                                            \
-    {                                                                                                                    \
-        atomic_fetch_add(&counts[COUNT_##name], 1);                                                                      \
+#define COUNTED(which, name, args, table)                                                                              \
+    static void which##_##name##_##table(const args *a)                                                                \
+    {                                                                                                                  \
+        atomic_fetch_add(&counts[COUNT_##name], 1);                                                                    \
         _Generic((a),                                                                                                  \
             const pc_dense_args *: see_dense,                                                                          \
             const pc_weight_args *: see_weight,                                                                        \
             const pc_rows_args *: see_rows,                                                                            \
             const pc_rows_weight_args *: see_rows_weight,                                                              \
             const pc_pool_args *: see_pool,                                                                            \
-            default: see_nothing)(a); \
-        __real_pc_isa_chosen()->table.name(a);                                                                           \
+            default: see_nothing)(a);                                                                                  \
+        which()->table.name(a);                                                                                        \
     }
 
+static const pc_isa *chosen(void) { return __real_pc_isa_chosen(); }
+static const pc_isa *narrow(void) { return chosen()->narrow; }
+
 #define PC_KERNEL(name, symbol32, symbol64, args)                                                                      \
-    COUNTED(name, args, f32)                                                                                           \
-    COUNTED(name, args, f64)
+    COUNTED(chosen, name, args, f32)                                                                                   \
+    COUNTED(chosen, name, args, f64)                                                                                   \
+    COUNTED(narrow, name, args, f32)                                                                                   \
+    COUNTED(narrow, name, args, f64)
 #include "kernels/kernels.def"
 #undef PC_KERNEL
 
-static pc_isa counting;
+static pc_isa counting, counting_narrow;
 
 static void fill_table(void)
 {
-    counting = *__real_pc_isa_chosen();
+    counting = *chosen();
+    counting_narrow = *narrow();
+    counting.narrow = counting_narrow.narrow = &counting_narrow;
 #define PC_KERNEL(name, symbol32, symbol64, args)                                                                      \
-    counting.f32.name = name##_f32;                                                                                    \
-    counting.f64.name = name##_f64;
+    counting.f32.name = chosen_##name##_f32;                                                                           \
+    counting.f64.name = chosen_##name##_f64;                                                                           \
+    counting_narrow.f32.name = narrow_##name##_f32;                                                                    \
+    counting_narrow.f64.name = narrow_##name##_f64;
 #include "kernels/kernels.def"
 #undef PC_KERNEL
 }

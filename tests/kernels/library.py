@@ -314,9 +314,21 @@ class NormMapArgs(ctypes.Structure):
 @functools.cache
 def listed_kernels() -> tuple[str, ...]:
     """Return the names in kernels.def."""
+    return tuple(name for _, name in kernel_rows())
+
+
+@functools.cache
+def kernel_rows() -> list[tuple[str, str]]:
+    """Return the macro and the name of each line of kernels.def."""
     text = (ROOT / "csrc" / "kernels" / "kernels.def").read_text(encoding="utf-8")
     code = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL)
-    return tuple(re.findall(r"^\s*PC_KERNEL\(\s*(\w+)", code, flags=re.MULTILINE))
+    return re.findall(r"^\s*(PC_KERNEL|PC_POOL_KERNEL)\(\s*(\w+)", code, flags=re.MULTILINE)
+
+
+def has_kernel(isa: str, kernel: str) -> bool:
+    """Tell whether an ISA has a kernel of its own: pools are left to the narrower one it names."""
+    names = "PC_ISA_NARROW" in (ROOT / "csrc" / "isa" / f"isa_{isa}.c").read_text(encoding="utf-8")
+    return not (names and ("PC_POOL_KERNEL", kernel) in kernel_rows())
 
 
 class Kernels(ctypes.Structure):
@@ -337,6 +349,7 @@ class Isa(ctypes.Structure):
 
     _fields_ = (
         ("name", ctypes.c_char_p),
+        ("narrow", pointer),
         ("fma", ctypes.c_bool),
         ("f32", Kernels),
         ("f64", Kernels),
@@ -530,8 +543,9 @@ def declare_oracle(oracle: ctypes.CDLL) -> ctypes.CDLL:
 
 
 def covers(kernel: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Run a test of `kernel` once per ISA and dtype, with the fixture `table`, each in a fork."""
-    cases = [(isa, dtype) for isa in isa_names() for dtype in DTYPES]
+    """Run a test once per ISA that has `kernel` and dtype, with `table`, each in a fork."""
+    isas = [isa for isa in isa_names() if has_kernel(isa, kernel)]
+    cases = [(isa, dtype) for isa in isas for dtype in DTYPES]
     names = [f"{kernel}-{dtype}-{isa}" for isa, dtype in cases]
     mark = pytest.mark.parametrize("table", cases, ids=names, indirect=True)
     return lambda test: mark(in_fork(test))
