@@ -16,6 +16,7 @@
 #define PC_DENSE_WIDEST 8
 #define PC_DENSE_VECTORS(rows) ((rows) == 1 ? 8 : (rows) == 2 ? 6 : (rows) == 3 ? 4 : (rows) == 4 ? 3 : 2)
 #define PC_DENSE_PAIRS(rows) ((rows) == 1 || (rows) > 4)
+#define PC_DENSE_BESIDE(rows) 0
 #define VF32_LANES 8
 #define VF64_LANES 4
 #define v_pin(a) __asm__("" : "+x"(a))

@@ -31,7 +31,7 @@
  *                                  (vi64: everywhere)
  * and the sizes: VF<b>_LANES, the tile PC_TILE_ROWS x PC_TILE_VECTORS.
  *
- * 8 x 3: 24 accumulators, 3 loads and a broadcast fill 28 of the 32 registers. */
+ * 8 x 3: 24 accumulators, 3 loads and a broadcast fill 28 of the 32 registers; a column beside them takes two. */
 #ifndef PC_SIMD_VEC_H
 #define PC_SIMD_VEC_H
 
@@ -46,6 +46,7 @@
 #define PC_DENSE_WIDEST 8
 #define PC_DENSE_VECTORS(rows) ((rows) == 1 ? 8 : (rows) == 2 ? 6 : (rows) <= 4 ? 5 : (rows) <= 6 ? 4 : 3)
 #define PC_DENSE_PAIRS(rows) 0
+#define PC_DENSE_BESIDE(rows) ((rows) == PC_DENSE_ROWS) /* registers for a column beside the tile */
 #define VF32_LANES 16
 #define VF64_LANES 8
 #define v_pin(a) __asm__("" : "+v"(a))

@@ -29,6 +29,7 @@
 #define PC_DENSE_PAIRS(rows) ((rows) == 1 || (rows) > 4)
 #define v_pin(a) __asm__("" : "+x"(a))
 #endif
+#define PC_DENSE_BESIDE(rows) 0
 #define VF32_LANES 4
 #define VF64_LANES 2
 
