@@ -30,6 +30,17 @@
  * One output element is one chain of fmas in the order of the loops. Nothing in here splits or reorders it, which is
  * why runs and tiles may be cut anywhere. */
 
+/* One of at most four. (Two of them that a loop puts into an array GCC stores in each step.) */
+PC_INLINE v_t PC_LOCAL(dense_vector)(const T *vec, const int v, const int vectors)
+{
+    v_t one = v_zero();
+    if (v < vectors) {
+        one = v_load(vec + v * V_LANES);
+        v_pin(one);
+    }
+    return one;
+}
+
 PC_INLINE void PC_LOCAL(dense_step)(v_t acc[PC_DENSE_ROWS][PC_DENSE_WIDEST], const T *vec, const T *scal,
                                     const int rows, const int vectors)
 {
@@ -49,12 +60,8 @@ PC_INLINE void PC_LOCAL(dense_step)(v_t acc[PC_DENSE_ROWS][PC_DENSE_WIDEST], con
             }
         }
     } else {
-        v_t ones[PC_DENSE_WIDEST];
-        PC_UNROLL(8)
-        for (int v = 0; v < vectors; v++) {
-            ones[v] = v_load(vec + v * V_LANES);
-            v_pin(ones[v]);
-        }
+        const v_t ones[] = {PC_LOCAL(dense_vector)(vec, 0, vectors), PC_LOCAL(dense_vector)(vec, 1, vectors),
+                            PC_LOCAL(dense_vector)(vec, 2, vectors), PC_LOCAL(dense_vector)(vec, 3, vectors)};
         PC_UNROLL(8)
         for (int p = 0; p < rows; p++) {
             const v_t scalar = v_set1(scal[p]);
