@@ -472,7 +472,8 @@ static void explain_cut(const pc_pass *pass, pc_range range, const pc_cut *c, pc
     pc_plan_add(plan, "shares", c->shares);
     pc_plan_add(plan, "paired", c->paired);
     pc_plan_add(plan, "exact", c->exact);
-    pc_plan_add(plan, "exact_rows", c->exact_y);
+    pc_plan_add(plan, "exact_rows", c->least_y > 0);
+    pc_plan_add(plan, "exact_columns", c->least_x > 0);
 }
 
 void pc_conv_explain(const pc_conv_geom *geom, pc_conv_pass which, pc_call *call, pc_plan *plan)

@@ -12,7 +12,7 @@
  * smaller than its window. So each weight is read once, and goes where its part wants it.
  *
  * Where outputs are not neighbours in memory (samples that share their tiles, pixels of one phase of a strided
- * gradient or of one place in windows that tile the output) the tile writes a panel, and the panel goes out when all
+ * gradient or of one place in windows that tile the output, bands of columns that run on) the tile writes a panel, and the panel goes out when all
  * channels are in. */
 #include "ops/dense.h"
 
@@ -30,7 +30,7 @@ typedef struct {
     const pc_pass *pass;
     const pc_cut *cut;
     pc_dense_work work;
-    bool exact, exact_y; /* bands */
+    int64_t least_y, least_x; /* for bands */
     bool paired;
     int64_t group, sweep_first, sweep_end;
     int64_t parts, sets, taps, outputs; /* of the item */
@@ -96,8 +96,8 @@ static pc_part first_part(pc_item *b, int64_t index)
     for (; part.sweep < b->sweep_end; part.sweep++) {
         enter_sweep(b, part.sweep);
         if (b->sweep.y.count > 0 && b->sweep.x.count > 0) {
-            part.y_end = pc_band_end(&b->sweep.y, 0, b->cut->band_h, b->exact_y);
-            part.x_end = pc_band_end(&b->sweep.x, 0, b->cut->band_w, b->exact);
+            part.y_end = pc_band_end(&b->sweep.y, 0, b->cut->band_h, b->least_y);
+            part.x_end = pc_band_end(&b->sweep.x, 0, b->cut->band_w, b->least_x);
             break;
         }
     }
@@ -131,9 +131,9 @@ static void next_part(pc_item *b, pc_part *part)
             *part = first_part(b, part->sweep + 1);
             return;
         }
-        part->y_end = pc_band_end(&b->sweep.y, part->y, b->cut->band_h, b->exact_y);
+        part->y_end = pc_band_end(&b->sweep.y, part->y, b->cut->band_h, b->least_y);
     }
-    part->x_end = pc_band_end(&b->sweep.x, part->x, b->cut->band_w, b->exact);
+    part->x_end = pc_band_end(&b->sweep.x, part->x, b->cut->band_w, b->least_x);
 }
 
 /* Makes `part` one of the item's, if there is room for it. The first one always has. */
@@ -454,6 +454,17 @@ static void write_panel(const pc_item *b, int64_t p, int64_t rows)
             }
             continue;
         }
+        if (taken == 1 && place.samples == 1 && place.x_step == 1) {
+            pass->kernels->copy_rows(&(pc_copy_args){.to = pass->out + to * size,
+                                                     .from = panel + i * place.row_step * size,
+                                                     .rows = place.rows,
+                                                     .columns = place.width,
+                                                     .to_step = place.y_step,
+                                                     .from_step = place.width,
+                                                     .from_column = 1,
+                                                     .ahead = place.row_step});
+            continue;
+        }
         if (pass->call->dtype == PC_F32) {
             write_panel_f32(&place, (float *)pass->out + to, (const float *)panel + i * place.row_step, taken);
         } else {
@@ -542,8 +553,8 @@ void pc_dense_run(const pc_pass *pass, pc_range range, const pc_cut *cut, pc_den
     pc_item b = {.pass = pass,
                  .cut = cut,
                  .work = work,
-                 .exact = cut->exact || pass->exact,
-                 .exact_y = cut->exact_y || pass->exact,
+                 .least_y = pass->exact ? 1 : cut->least_y,
+                 .least_x = pass->exact ? 1 : cut->least_x,
                  .sweep_index = -1,
                  .paired = cut->paired && !pass->exact,
                  .sweep_first = range.first,

@@ -162,15 +162,17 @@ static int64_t phase_start(const pc_span *span, const pc_axis *axis, int64_t pha
     return (span->first + span->low) * axis->stride + (axis->split ? offset : modulo(offset, axis->stride));
 }
 
-int64_t pc_band_end(const pc_axis *axis, int64_t first, int64_t most, bool exact)
+int64_t pc_band_end(const pc_axis *axis, int64_t first, int64_t most, int64_t least)
 {
     int64_t end = pc_min(first + most, axis->count);
-    for (int64_t k = 0; exact && k < axis->taps; k++) {
-        /* The first outputs that read at or behind the source's start, and behind its end. */
-        int64_t enters = -pc_floor_div(tap_offset(axis, k), axis->stride);
-        int64_t leaves = -pc_floor_div(tap_offset(axis, k) - axis->size, axis->stride);
-        end = enters > first ? pc_min(end, enters) : end;
-        end = leaves > first ? pc_min(end, leaves) : end;
+    for (int64_t k = 0; least > 0 && k < axis->taps; k++) {
+        /* The first outputs that read at or behind the source's end, and behind its start. */
+        for (int64_t edge = axis->size, i = 0; i < 2; i++, edge = 0) {
+            const int64_t first_there = -pc_floor_div(tap_offset(axis, k) - edge, axis->stride);
+            if (first_there >= first + least && first_there <= axis->count - least) {
+                end = pc_min(end, first_there);
+            }
+        }
     }
     return end;
 }

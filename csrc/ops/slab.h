@@ -75,9 +75,9 @@ int64_t pc_slab_most(int64_t most_y, int64_t most_x, int64_t samples, pc_dtype d
 void pc_slab_rows(const pc_slab *slab, const pc_axis *axis, int64_t *offsets);
 void pc_slab_columns(const pc_slab *slab, const pc_axis *axis, int64_t *offsets);
 
-/* The first output of the next band: at most `most` further than `first`, and (when `exact`) no tap enters or leaves
- * the source in between, so that a tap is wholly inside or wholly outside. */
-int64_t pc_band_end(const pc_axis *axis, int64_t first, int64_t most, bool exact);
+/* The first output of the next band: at most `most` further than `first`. Bands end where a tap enters or leaves the
+ * source, if both sides then have `least` outputs; with 1 a tap is wholly inside or wholly outside. 0: they do not. */
+int64_t pc_band_end(const pc_axis *axis, int64_t first, int64_t most, int64_t least);
 
 /* Copies `channels` channels from channel `channel` and slab.samples samples from sample `sample` on. Without `rim`,
  * elements outside the source may keep what they hold: an earlier slab of the same shape has left zeros there. */

@@ -13,12 +13,16 @@ enum {
     PANEL_BYTES = 512 << 10,  /* of outputs that are not neighbours in memory, before they go there */
     LIST = 48,                /* steps that a list should have at least, for the loop around it to cost nothing */
     CHAINS = 8,               /* of multiply-adds that keep a core busy */
+    LEAST = 4,                /* outputs of a band that leaves taps out; fewer go with their neighbours */
     TINY = 32,                /* outputs, and taps, of an axis that is worth counting out */
     SMALL = 128,              /* outputs of a map that shares its tiles with other samples, */
     ENOUGH = 256,             /* until there are so many */
     ALIKE = 2048,             /* outputs that share packed weights: enough to forget what those cost, */
     MOST_PARTS = 256,         /* in so many parts */
 };
+#define PACKING 128.0
+#define WEIGHT_COST 2.5 /* measured; see cost_of */
+#define PANEL_COST 16
 #define MOST_TAPS ((int64_t)1 << 48)
 
 /* ---- sweeps -------------------------------------------------------------------------------------------------- */
@@ -81,9 +85,32 @@ bool pc_sweep_leaves(const pc_sweep *sweep)
 
 /* ---- the cut ------------------------------------------------------------------------------------------------- */
 
+/* The bands of an axis that leave taps out. */
+typedef struct {
+    int64_t bands, taps;       /* of all */
+    int64_t outputs, elements; /* of one and of its slab, at most */
+} pc_bands;
+
+static pc_bands bands_of(const pc_axis *axis, int64_t least)
+{
+    pc_bands all = {0};
+    for (int64_t first = 0, end; first < axis->count; first = end) {
+        end = pc_band_end(axis, first, axis->count, least);
+        const pc_span span = pc_span_of(axis, first, end - first, true);
+        all.bands++;
+        all.taps += span.taps;
+        all.outputs = pc_max(all.outputs, span.count);
+        all.elements = pc_max(all.elements, span.phases * span.extent);
+    }
+    return all;
+}
+
 static int64_t slab_elements(const pc_sweep *s, const pc_cut *c, pc_dtype dtype)
 {
-    int64_t step = pc_slab_most(pc_span_most(&s->y, c->band_h), pc_span_most(&s->x, c->band_w), c->samples, dtype);
+    const bool fewer = c->least_x > 1; /* taps, so much so that pc_span_most would be a few times too large */
+    const int64_t most_y = fewer ? bands_of(&s->y, c->least_y).elements : pc_span_most(&s->y, c->band_h);
+    const int64_t most_x = fewer ? bands_of(&s->x, c->least_x).elements : pc_span_most(&s->x, c->band_w);
+    int64_t step = pc_slab_most(most_y, most_x, c->samples, dtype);
     return step < 0 || step > INT64_MAX / 16 / c->channels ? INT64_MAX / 16 : step * c->channels;
 }
 
@@ -117,6 +144,51 @@ static bool runs_on(const pc_sweep *s, int64_t rows, int64_t lanes, int64_t tile
     const double waste = ((double)vectors + alone) * (double)lanes / (double)width - 1 + idle;
     const double cost = (double)(copies * lanes) / ((double)s->x.taps * (double)s->y.taps * (double)rows);
     return copies == 0 || (s->x.taps <= TINY && waste > 0.03 + cost);
+}
+
+/* What a sample costs, in vectors of multiply-adds of one channel and one block of rows p. To pack a vector of a slab,
+ * which serves all blocks, costs as much as PACKING multiply-adds, the weights of a tap, which each band packs anew,
+ * WEIGHT_COST times that, and the panel, which serves all channels, PANEL_COST times. */
+static double cost_of(const pc_sweep *s, const pc_cut *c, int64_t depth, int64_t lanes, int64_t tall)
+{
+    const double packing = PACKING / (double)(lanes * tall);
+    double cost = 0;
+    for (int64_t j = 0, below; j < s->y.count; j = below) {
+        below = pc_band_end(&s->y, j, s->y.count, c->least_y);
+        const pc_span y = pc_span_of(&s->y, j, below - j, true);
+        for (int64_t i = 0, right; i < s->x.count; i = right) {
+            right = pc_band_end(&s->x, i, s->x.count, c->least_x);
+            const pc_span x = pc_span_of(&s->x, i, right - i, true);
+            const int64_t rows = c->flat ? 1 : y.count, width = c->flat ? y.count * x.count : x.count;
+            const double vectors = (double)rows * (double)pc_ceil_div(width, lanes);
+            const double slab = (double)(y.phases * y.extent) * (double)(x.phases * x.extent) / (double)lanes;
+            cost += (double)(y.taps * x.taps) * (vectors + WEIGHT_COST * packing) + slab * packing / (double)c->blocks;
+            cost += c->least_x > 0 ? vectors * PANEL_COST * packing / (double)depth : 0;
+        }
+    }
+    return cost;
+}
+
+/* Bands of columns that leave taps out, or of rows and columns, if that is faster: their outputs run on and go through
+ * the panel. 2048 channels of 33 x 33 to 256, 3 x 3, take 0.51, 0.70 and 0.93 of the time at dilations of 18, 12 and 6,
+ * 512 channels at 4 0.96; at 3 and 2 nothing is to be had. */
+static void leave_columns_out(pc_sweep *s, pc_cut *c, double taps, int64_t depth, int64_t lanes, int64_t tall,
+                              pc_dtype dtype)
+{
+    double best = 0.98 * cost_of(s, c, depth, lanes, tall);
+    pc_cut other = *c;
+    pc_sweep split = *s;
+    split.x.split = other.flat = true;
+    other.channels = pc_min(depth, (int64_t)ceil(LIST / taps));
+    other.least_x = LEAST;
+    for (other.least_y = 0; other.least_y <= LEAST; other.least_y += LEAST) {
+        const double cost = cost_of(&split, &other, depth, lanes, tall);
+        if (cost < best && slab_elements(&split, &other, dtype) <= SLAB_BYTES / (int64_t)pc_dtype_size(dtype)) {
+            best = cost;
+            *c = other;
+            *s = split;
+        }
+    }
 }
 
 /* What a tile of columns touches of a channel's slab, about: each row of it, of each copy, begins and ends somewhere in
@@ -167,8 +239,8 @@ int64_t pc_together(const pc_cut *cut, int64_t taps)
     return pc_max(1, pc_min(cut->channels, LIST / pc_max(1, taps)));
 }
 
-pc_cut pc_cut_of(const pc_conv_geom *g, bool forward, pc_range range, bool skip, bool spread, int64_t depth,
-                 int64_t rows, const pc_kernels *kernels, pc_dtype dtype, int threads)
+PC_COLD pc_cut pc_cut_of(const pc_conv_geom *g, bool forward, pc_range range, bool skip, bool spread, int64_t depth,
+                         int64_t rows, const pc_kernels *kernels, pc_dtype dtype, int threads)
 {
     pc_sweep s = largest(g, forward, range);
     const int64_t sweeps = range.end - range.first;
@@ -185,25 +257,38 @@ pc_cut pc_cut_of(const pc_conv_geom *g, bool forward, pc_range range, bool skip,
      * let samples share their tiles, which fills the vectors and uses each packed weight more often. */
     const double inside_y = inside(&s.y), share = inside_y * inside(&s.x);
     c.exact = skip && pixels < (double)(4 * tile) && share < 0.4;
-    int64_t usual = sweeps > 1 ? taps_of(g->kh, g->kw) / sweeps : taps;
-    usual = pc_max(1, c.exact ? (int64_t)ceil((double)taps * share) : usual);
     if (c.exact) {
         c.samples = pc_min(g->n, tile);
     } else if (pixels <= SMALL && s.x.taps <= TINY) {
         c.samples = pc_min(g->n, pc_ceil_div(pc_ceil_div(ENOUGH, (int64_t)pixels), lanes) * lanes);
     }
     /* Strong dilation: whole bands read nothing but padding with some tap. They are worth bands of their own. */
-    c.exact_y = c.exact || (skip && c.samples == 1 && inside_y < 0.9 && pixels >= (double)(8 * s.y.taps * tile));
+    const bool rows_only = skip && c.samples == 1 && inside_y < 0.9 && pixels >= (double)(8 * s.y.taps * tile);
+    c.least_y = c.exact ? 1 : rows_only ? LEAST : 0;
+    c.least_x = c.exact;
     c.flat = s.x.split = c.exact || c.samples > 1 || runs_on(&s, rows, lanes, tile, pc_ceil_div(rows, blocks));
+    if (skip && c.samples == 1 && !c.exact && !spread && sweeps == 1 && share < 0.95 && s.x.count >= 2 * LEAST &&
+        pc_max(s.y.taps, s.x.taps) <= TINY && depth >= PANEL_COST) {
+        leave_columns_out(&s, &c, (double)taps * share, depth, lanes, tall, dtype);
+    }
+    const bool columns_too = c.least_x > 1;
 
     /* Channels: as many as stay in L1. */
+    int64_t usual = sweeps > 1 ? taps_of(g->kh, g->kw) / sweeps : taps;
+    usual = pc_max(1, c.exact || columns_too ? (int64_t)ceil((double)taps * share) : usual);
+    const int64_t budget = SLAB_BYTES / size;
     const double channel_bytes = tile_bytes(&s, c.samples, tile, size) + (double)(taps * tall * size);
     c.channels = pc_min(depth, (int64_t)(STEP_BYTES / channel_bytes * (double)taps / (double)usual));
+    if (columns_too) { /* and in the slab: whole bands are worth more than whole blocks */
+        const int64_t most = c.channels;
+        c.channels = 1;
+        c.channels = pc_min(most, budget / slab_elements(&s, &c, dtype));
+    }
     c.channels = pc_max(1, c.channels);
     c.channels = pc_ceil_div(depth, pc_ceil_div(depth, c.channels)); /* blocks of one size */
 
     /* Bands of rows that still hold a few tiles; then narrow ones, for images of endless width. */
-    const int64_t budget = SLAB_BYTES / size, narrow = 4 * tile;
+    const int64_t narrow = 4 * tile;
     const int64_t least_h = pc_min(s.y.count, pc_max(4, pc_ceil_div(2 * tile, s.x.count)));
     while (slab_elements(&s, &c, dtype) > budget) {
         if (c.band_h > least_h) {
@@ -237,7 +322,7 @@ pc_cut pc_cut_of(const pc_conv_geom *g, bool forward, pc_range range, bool skip,
     c.run = pc_max(1, pc_min(pc_min(parts / threads, MOST_PARTS), most / (h * w * c.samples)));
     c.run = pc_ceil_div(parts, pc_ceil_div(pc_ceil_div(parts, c.run), threads) * threads);
     const int64_t items = pc_ceil_div(parts, c.run) * g->g;
-    if (c.exact_y && !c.exact) {
+    if (!c.exact && (c.least_y > 0 || columns_too)) {
         c.shares = pc_min(threads, blocks); /* bands differ too much */
     } else if (items % threads != 0 && items < 8 * threads) {
         const int64_t wanted = pc_ceil_div(bands, threads) * threads;
@@ -252,13 +337,21 @@ pc_cut pc_cut_of(const pc_conv_geom *g, bool forward, pc_range range, bool skip,
      * channels of 32 x 32 takes 0.7 of the time. But an item then has the weights of all sweeps to pack, for fewer
      * samples: where they are many (256 channels of 28 x 28), 1.06 of it. */
     const bool alternate = sweeps > 1 && s.x_step == 2 && pc_remainders(g->sw, g->dw, g->kw) == 2 && g->iw % 2 == 0;
-    c.paired = alternate && !spread && !c.exact_y && c.samples == 1 && c.run > 1 && c.band_h == s.y.count &&
-               c.band_w == s.x.count &&
+    c.paired = alternate && !spread && c.least_y == 0 && c.least_x == 0 && c.samples == 1 && c.run > 1 &&
+               c.band_h == s.y.count && c.band_w == s.x.count &&
                (g->n == 1 || pixels * (double)c.run >= (double)taps_of(g->kh, g->kw) * (double)depth);
     /* An item has as many sets of taps as have each tap of the window once between them. */
     c.window = taps_of(g->kh, g->kw);
     c.item_taps = pc_min(sweeps > 1 || c.exact ? c.window : taps, taps * c.run);
     c.outputs = c.band_h * c.band_w * c.samples * (c.exact ? 1 : c.run);
+    int64_t panel_bytes = PANEL_BYTES;
+    if (columns_too) { /* all bands in one item, so that each weight is read once; a second round would pack again */
+        const pc_bands y = bands_of(&s.y, c.least_y), x = bands_of(&s.x, c.least_x);
+        c.run = pc_min(MOST_PARTS, taps_of(y.bands * x.bands, g->n));
+        c.item_taps = y.taps * x.taps;
+        c.outputs = pc_max(y.outputs * x.outputs, pc_min(ALIKE, taps_of(s.y.count * s.x.count, g->n)));
+        panel_bytes *= 2;
+    }
     c.taps_y = s.y.taps;
     c.taps_x = s.x.taps;
     c.list = pc_max(LIST, taps);
@@ -273,7 +366,7 @@ pc_cut pc_cut_of(const pc_conv_geom *g, bool forward, pc_range range, bool skip,
     c.panel = blocks;
     if (c.flat || s.x_step > 1 || spread) {
         /* An eighth more rather than another round for a block or two. */
-        const int64_t most_blocks = pc_max(1, PANEL_BYTES * 9 / 8 / size / tall / c.outputs);
+        const int64_t most_blocks = pc_max(1, panel_bytes * 9 / 8 / size / tall / c.outputs);
         c.panel = pc_ceil_div(blocks, pc_ceil_div(blocks, most_blocks));
         c.panel_elements = c.panel * tall * c.outputs + 2 * lanes; /* join_rows reads whole vectors */
     }

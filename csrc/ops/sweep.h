@@ -14,12 +14,12 @@ typedef struct {
 /* How the sweeps of a pass are cut. A part is a band of outputs of one sweep, of a block of samples; an item is a run of
  * parts, of one group, with a share of the rows p. */
 typedef struct {
-    bool flat;           /* outputs run on over the rows of a band, and x axes are split (slab.h) */
-    bool spread;         /* rows p are pixels of windows: all outputs go through the panel */
-    bool exact, exact_y; /* bands within which every tap (of the y axis) is wholly inside the source or outside */
-    bool paired;         /* all sweeps of a sample follow one another, and two phases of columns are written at once */
-    int64_t samples;     /* of a slab */
-    int64_t channels;    /* of a slab, and of a block of packed weights */
+    bool flat;        /* outputs run on over the rows of a band, and x axes are split (slab.h) */
+    bool spread;      /* rows p are pixels of windows: all outputs go through the panel */
+    bool exact;       /* every output is a band, and samples fill the vectors */
+    bool paired;      /* all sweeps of a sample follow one another, and two phases of columns are written at once */
+    int64_t samples;  /* of a slab */
+    int64_t channels; /* of a slab, and of a block of packed weights */
     int64_t band_h, band_w; /* outputs of a slab, at most */
     int64_t run;            /* parts of an item, at most */
     int64_t item_taps;      /* and so many taps between them, */
@@ -35,6 +35,8 @@ typedef struct {
     int64_t list;           /* offsets in the longest list */
     int64_t slots;          /* for slabs: as many of an item's parts keep theirs */
     int64_t slab_elements, weight_elements, panel_elements;
+    /* pc_band_end's: 0, or 1 if `exact`, or more where whole bands leave taps out; along x their outputs then run on. */
+    int64_t least_y, least_x;
 } pc_cut;
 
 /* How many taps there are before a remainder comes back, limited to the taps: one sweep for each. */

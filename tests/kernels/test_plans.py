@@ -131,7 +131,11 @@ CASES = {
         *(SCALARS, dense(RUN_ON), weight("input in place")),
     ),
     "exact-rows": Case(  # bands that leave out the taps of rows in padding
-        *("Conv2d", (32, 48, 3), {"padding": 12, "dilation": 12}, (1, 32, 59, 21)),
+        *("Conv2d", (32, 48, 3), {"padding": (12, 1), "dilation": (12, 1)}, (1, 32, 59, 21)),
+        *(dense(RUN_ON), dense(RUN_ON), weight("input packed")),
+    ),
+    "exact-columns": Case(  # and of columns, whose outputs run on
+        *("Conv2d", (96, 80, 3), {"padding": 16, "dilation": 16}, (1, 96, 33, 31)),
         *(dense(RUN_ON), dense(RUN_ON), weight("input packed")),
     ),
     "wide-padding": Case(
@@ -180,6 +184,10 @@ POINTS: dict[str, Callable[[_plan.LayerPlan], bool]] = {
     "few-samples": lambda plan: plan.backward_input.blocks["samples"] > 1,
     "exact": lambda plan: plan.forward.blocks["exact"] == 1,
     "exact-rows": lambda plan: plan.forward.blocks["exact_rows"] > plan.forward.blocks["exact"],
+    "exact-columns": lambda plan: (
+        min(p.blocks["exact_columns"] for p in (plan.forward, plan.backward_input)) == 1
+        and plan.forward.blocks["exact"] == 0
+    ),
     "phases": lambda plan: plan.backward_input.phases == 4,
     "transposed": lambda plan: plan.forward.phases == 4,
     "tiled": lambda plan: plan.forward.phases == 1 and plan.forward.blocks["panel_blocks"] > 0,
@@ -277,7 +285,7 @@ def check(plan: _plan.PassPlan, ran: Ran) -> None:
         assert plan.tile is not None
         same = {"tile_rows": plan.tile[0], "slab_channels": blocks["channels"]}
         same["slab_samples"] = blocks["samples"]
-        if not blocks["exact_rows"]:
+        if not blocks["exact_rows"] and not blocks["exact_columns"]:
             same |= {"slab_rows": blocks["band_rows"], "slab_columns": blocks["band_columns"]}
     elif plan.family == "weight tile":
         assert plan.tile is not None
