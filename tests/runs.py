@@ -80,6 +80,7 @@ CASES = {
     "depthwise-signal": Case(3, 5, 5, 5, (1, 130), (1, 5), padding=(0, 2)),
     "few-channels": Case(2, 3, 12, 9, (19, 17), (3, 3), (2, 1), (1, 1)),
     "channels": Case(4, 1, 70, 65, (5, 5), (3, 3), padding=(1, 1)),
+    "several-channels": Case(9, 2, 16, 16, (7, 7), (3, 3), padding=(1, 1)),  # one sample: by rows
     # one output pixel a sample
     "pixel": Case(3, 1, 70, 37, (1, 1), (1, 1)),
     "pixel-window": Case(2, 1, 9, 41, (4, 5), (4, 5)),

@@ -99,7 +99,7 @@ CASES = {
         *(dense(RUN_ON), None, weight("input packed")),
     ),
     "transposed": Case(
-        *("ConvTranspose2d", (64, 32, 4), {"stride": 2, "padding": 1}, (1, 64, 16, 16)),
+        *("ConvTranspose2d", (64, 32, 4), {"stride": 2, "padding": 1}, (1, 64, 48, 48)),
         *(dense(ROWS), dense(ROWS), weight("input packed")),
     ),
     "tiled": Case(  # windows that tile the output: its pixels are rows of a 1x1 convolution
@@ -149,6 +149,14 @@ CASES = {
     "grouped": Case(
         *("Conv2d", (48, 48, 3), {"padding": 1, "groups": 2}, (2, 48, 14, 15)),
         *(None, None, weight("input packed")),
+    ),
+    "few-channels": Case(
+        *("Conv2d", (16, 16, 3), {"padding": 1, "groups": 4}, (2, 16, 14, 15)),
+        *(BY_ROWS, BY_ROWS, BY_ROWS),
+    ),
+    "few-channels-large": Case(  # worth what dense_tile packs
+        *("Conv2d", (16, 16, 3), {"padding": 1, "groups": 4}, (2, 16, 57, 59)),
+        *(dense(ROWS), dense(ROWS), BY_ROWS),
     ),
     "depthwise": Case(
         *("Conv2d", (32, 32, 3), DEPTHWISE, (2, 32, 28, 29)),
