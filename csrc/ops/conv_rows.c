@@ -40,6 +40,8 @@ enum {
     MOST_WORK = 128 << 10, /* multiply-adds of several channels; see has_much */
     MOST_TAPS = 1024,      /* of one output, over all channels */
     MOST_STRIDE = 8,
+    LONG = 24, /* outputs of a row whose place in a line matters: 1.02 to 1.08 times as fast */
+    LINE = 64,
     SPARE = 64, /* bytes: whole vectors may be read and written so far behind a slab */
     RUN_BYTES =
         4 << 10, /* of a sample, at least, that the weight gradient reads at a time: smaller planes by the dozen, */
@@ -105,9 +107,11 @@ static pc_rows_plan plan_of(const pc_conv_geom *g, pc_conv_pass pass, pc_dtype d
     p.rows = (forward ? g->oc : g->ic) / g->g;
     p.depth = (forward ? g->ic : g->oc) / g->g;
     p.taps = p.depth * g->kh * g->kw;
-    p.left = pc_ceil_div(pc_max(0, -p.x.low), p.x.stride) * p.x.stride;
+    /* Rows begin where lines do, in the source and in the slab; short ones would leave half of it empty. */
+    const int64_t piece = p.x.count >= LONG ? LINE / size : 1;
+    p.left = pc_ceil_div(pc_max(0, -p.x.low), piece * p.x.stride) * piece * p.x.stride;
     const int64_t wide = p.left + pc_max(p.x.size, (p.x.count - 1) * p.x.stride + p.x.high + 1);
-    p.row_step = pc_ceil_div(wide, p.x.stride);
+    p.row_step = pc_ceil_div(wide, piece * p.x.stride) * piece;
     const int64_t row = p.row_step * p.x.stride * p.depth * size;
     p.band = p.y.count;
     const int64_t most = (p.depth > 1 ? 2 : 1) * SLAB_BYTES / row;
