@@ -133,14 +133,15 @@ static double inside(const pc_axis *axis)
 /* Are tiles that end with each row so much emptier than tiles that run on, that a copy for each column tap pays?
  * A row of the slab serves y.taps * rows multiply-adds an element, a copy costs about one vector's load and store. A tile
  * of a single vector is as slow as one of eight rows, which wait for each other: on rows of 8 and 24, AVX2, running on is
- * 1.24 and 1.11 times as fast; and rows that fill no tile leave more of its costs to each element. */
+ * 1.24 and 1.11 times as fast; and rows that fill no tile leave more of its costs to each element (1.07 where one vector
+ * of three is full, 1.03 where two are, AVX-512). */
 static bool runs_on(const pc_sweep *s, int64_t rows, int64_t lanes, int64_t tile, int64_t tall)
 {
     const int64_t width = s->x.count, copies = s->x.taps - pc_min(s->x.taps, pc_tap_period(s->x.stride, s->x.delta));
     const int64_t vectors = pc_ceil_div(width, lanes);
     const double alone =
         tile > lanes && (vectors * lanes) % tile == lanes ? fmax(0, (double)CHAINS / (double)tall - 1) : 0;
-    const double idle = width < tile ? 0.06 : 0;
+    const double idle = width < tile ? 0.18 - 0.12 * (double)(vectors * lanes) / (double)tile : 0;
     const double waste = ((double)vectors + alone) * (double)lanes / (double)width - 1 + idle;
     const double cost = (double)(copies * lanes) / ((double)s->x.taps * (double)s->y.taps * (double)rows);
     return copies == 0 || (s->x.taps <= TINY && waste > 0.03 + cost);
@@ -275,7 +276,7 @@ PC_COLD pc_cut pc_cut_of(const pc_conv_geom *g, bool forward, pc_range range, bo
 
     /* Channels: as many as stay in L1. */
     int64_t usual = sweeps > 1 ? taps_of(g->kh, g->kw) / sweeps : taps;
-    usual = pc_max(1, c.exact || columns_too ? (int64_t)ceil((double)taps * share) : usual);
+    usual = pc_max(1, c.exact ? (int64_t)ceil((double)taps * share) : usual);
     const int64_t budget = SLAB_BYTES / size;
     const double channel_bytes = tile_bytes(&s, c.samples, tile, size) + (double)(taps * tall * size);
     c.channels = pc_min(depth, (int64_t)(STEP_BYTES / channel_bytes * (double)taps / (double)usual));
