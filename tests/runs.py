@@ -77,6 +77,8 @@ CASES = {
     "depthwise-bands": Case(1, 3, 3, 3, (75, 141), (3, 3), (2, 2), (1, 1)),
     "depthwise-window": Case(2, 4, 4, 8, (13, 20), (7, 5), padding=(3, 2)),
     "depthwise-dilated": Case(2, 6, 6, 12, (13, 21), (3, 3), (1, 2), (2, 3), (2, 2)),
+    "depthwise-planes": Case(3, 7, 7, 7, (7, 7), (3, 3), padding=(1, 1)),
+    "depthwise-planes-dilated": Case(2, 5, 5, 5, (6, 9), (3, 5), padding=(2, 2), dilation=(2, 1)),
     "depthwise-signal": Case(3, 5, 5, 5, (1, 130), (1, 5), padding=(0, 2)),
     "few-channels": Case(2, 3, 12, 9, (19, 17), (3, 3), (2, 1), (1, 1)),
     "channels": Case(4, 1, 70, 65, (5, 5), (3, 3), padding=(1, 1)),

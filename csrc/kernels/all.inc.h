@@ -1,4 +1,5 @@
 /* all.inc.h: every kernel for one ISA and one dtype. isa/body.inc.h includes it twice, with the words of simd/ set. */
+#include "kernels/conv_planes.inc.h"
 #include "kernels/conv_rows.inc.h"
 #include "kernels/copies.inc.h"
 #include "kernels/dense_tile.inc.h"

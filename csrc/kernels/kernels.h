@@ -157,6 +157,25 @@ typedef struct {
     const int64_t *offset;
 } pc_rows_weight_args;
 
+/* conv_planes: every tap of every output of whole planes, in place.
+ *
+ *     for p < planes, i < count:
+ *         acc = init ? init[p] : 0
+ *         for k < taps:
+ *             acc = fma(weight[p*taps + k], i reads k ? in[p*in_step + i + offset[k]] : 0, acc)
+ *         out[p*count + i] = acc
+ *
+ * Vector v of a plane begins at element min(v*lanes, count - lanes), and bit l of inside[v*taps + k] says whether its
+ * lane l reads tap k. count >= lanes. All is read and written exactly. */
+typedef struct {
+    void *out;                      /* T */
+    const void *in, *weight, *init; /* T; init may be NULL */
+    int64_t planes, count, in_step;
+    int64_t taps;
+    const int64_t *offset;
+    const uint64_t *inside;
+} pc_planes_args;
+
 /* split_rows takes a stride out of rows, join_rows puts it in:
  *
  *     narrow[p*phase_step + j*narrow_step + i]  <->  wide[j*wide_step + (i*stride + p)*wide_column]

@@ -29,6 +29,7 @@
 #include "base/pool.h"
 #include "isa/dispatch.h"
 #include "ops/call.h"
+#include "ops/conv_planes.h"
 #include "ops/sweep.h"
 
 enum {
@@ -214,7 +215,8 @@ int64_t pc_rows_bytes(const pc_conv_geom *geom, pc_conv_pass pass, pc_dtype dtyp
     const pc_rows_plan plan = plan_of(geom, pass, dtype);
     pc_slice slice = {0};
     lay_out(&slice, &plan, pass, dtype);
-    return slice.used;
+    const int64_t planes = pc_planes_serve(geom, pass, dtype) ? pc_planes_bytes(geom, dtype) : 0;
+    return slice.used < 0 ? slice.used : pc_max(slice.used, planes);
 }
 
 typedef struct {
@@ -426,6 +428,10 @@ static void run_thread(void *context, int index, int count)
 void pc_rows_run(const pc_conv_geom *geom, pc_conv_pass pass, void *out, const pc_tensor *source, const void *weight,
                  const void *init, pc_call *call)
 {
+    if (pc_planes_serve(geom, pass, call->dtype) && pc_planes_can_read(geom, source)) {
+        pc_planes_run(geom, pass, out, source, weight, init, call);
+        return;
+    }
     pc_rows_pass run = {.geom = geom,
                         .pass = pass,
                         .source = source,
@@ -558,6 +564,14 @@ void pc_rows_run_weight(const pc_conv_geom *geom, void *grad_weight, const pc_te
 
 void pc_rows_explain(const pc_conv_geom *geom, pc_conv_pass pass, const pc_call *call, pc_plan *plan)
 {
+    if (pc_planes_serve(geom, pass, call->dtype)) {
+        plan->family = "planes";
+        plan->form = "in place";
+        plan->kernel = "conv_planes";
+        plan->phases = 1;
+        plan->items = geom->n * geom->g;
+        return;
+    }
     const pc_rows_plan p = plan_of(geom, pass, call->dtype);
     const bool gradient = pass == PC_CONV_BACKWARD_WEIGHT;
     plan->family = "rows";

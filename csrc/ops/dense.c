@@ -12,8 +12,8 @@
  * smaller than its window. So each weight is read once, and goes where its part wants it.
  *
  * Where outputs are not neighbours in memory (samples that share their tiles, pixels of one phase of a strided
- * gradient or of one place in windows that tile the output, bands of columns that run on) the tile writes a panel, and the panel goes out when all
- * channels are in. */
+ * gradient or of one place in windows that tile the output, bands of columns that run on) the tile writes a panel, and
+ * the panel goes out when all channels are in. */
 #include "ops/dense.h"
 
 #include <assert.h>

@@ -68,6 +68,10 @@ PC_INLINE vm32_t vm32_of(uint64_t bits)
 }
 PC_INLINE vf32_t vf32_select(vm32_t mask, vf32_t a, vf32_t b) { return _mm256_blendv_ps(b, a, mask); }
 PC_INLINE vf32_t vf32_keep(vm32_t mask, vf32_t a) { return _mm256_and_ps(mask, a); }
+PC_INLINE vf32_t vf32_load_where(vm32_t mask, const float *p)
+{
+    return _mm256_maskload_ps(p, _mm256_castps_si256(mask));
+}
 PC_INLINE vi32_t vi32_load(const int32_t *p) { return _mm256_loadu_si256((const __m256i *)p); }
 PC_INLINE void vi32_store(int32_t *p, vi32_t a) { _mm256_storeu_si256((__m256i *)p, a); }
 PC_INLINE vi32_t vi32_set1(int32_t a) { return _mm256_set1_epi32(a); }
@@ -185,6 +189,10 @@ PC_INLINE vm64_t vm64_of(uint64_t bits)
 }
 PC_INLINE vf64_t vf64_select(vm64_t mask, vf64_t a, vf64_t b) { return _mm256_blendv_pd(b, a, mask); }
 PC_INLINE vf64_t vf64_keep(vm64_t mask, vf64_t a) { return _mm256_and_pd(mask, a); }
+PC_INLINE vf64_t vf64_load_where(vm64_t mask, const double *p)
+{
+    return _mm256_maskload_pd(p, _mm256_castpd_si256(mask));
+}
 PC_INLINE vi64_t vi64_load(const int64_t *p) { return _mm256_loadu_si256((const __m256i *)p); }
 PC_INLINE void vi64_store(int64_t *p, vi64_t a) { _mm256_storeu_si256((__m256i *)p, a); }
 PC_INLINE vi64_t vi64_set1(int64_t a) { return _mm256_set1_epi64x(a); }

@@ -13,6 +13,7 @@
  *   select(mask, a, b)             a where the mask holds, else b
  *   transpose(x)                   x[i] lane j <-> x[j] lane i, of as many vectors as there are lanes
  *   keep(mask, a)                  a where the mask holds, else 0
+ *   load_where(mask, p)            p[lane] where the mask holds, else 0; touches no other memory
  *   even(a, b), odd(a, b)          every second lane of a, then of b
  *   zip_low, zip_high(a, b)        a0 b0 a1 b1 ...: the first half of them, the second half
  *   v_pin(a)                       a is computed here: the compiler does not move it elsewhere
@@ -97,6 +98,7 @@ PC_INLINE uint64_t vm32_bits(vm32_t mask) { return mask; }
 PC_INLINE vm32_t vm32_of(uint64_t bits) { return (vm32_t)bits; }
 PC_INLINE vf32_t vf32_select(vm32_t mask, vf32_t a, vf32_t b) { return _mm512_mask_blend_ps(mask, b, a); }
 PC_INLINE vf32_t vf32_keep(vm32_t mask, vf32_t a) { return _mm512_maskz_mov_ps(mask, a); }
+PC_INLINE vf32_t vf32_load_where(vm32_t mask, const float *p) { return _mm512_maskz_loadu_ps(mask, p); }
 PC_INLINE vi32_t vi32_load(const int32_t *p) { return _mm512_loadu_si512(p); }
 PC_INLINE void vi32_store(int32_t *p, vi32_t a) { _mm512_storeu_si512(p, a); }
 PC_INLINE vi32_t vi32_set1(int32_t a) { return _mm512_set1_epi32(a); }
@@ -219,6 +221,7 @@ PC_INLINE uint64_t vm64_bits(vm64_t mask) { return mask; }
 PC_INLINE vm64_t vm64_of(uint64_t bits) { return (vm64_t)bits; }
 PC_INLINE vf64_t vf64_select(vm64_t mask, vf64_t a, vf64_t b) { return _mm512_mask_blend_pd(mask, b, a); }
 PC_INLINE vf64_t vf64_keep(vm64_t mask, vf64_t a) { return _mm512_maskz_mov_pd(mask, a); }
+PC_INLINE vf64_t vf64_load_where(vm64_t mask, const double *p) { return _mm512_maskz_loadu_pd(mask, p); }
 PC_INLINE vi64_t vi64_load(const int64_t *p) { return _mm512_loadu_si512(p); }
 PC_INLINE void vi64_store(int64_t *p, vi64_t a) { _mm512_storeu_si512(p, a); }
 PC_INLINE vi64_t vi64_set1(int64_t a) { return _mm512_set1_epi64(a); }

@@ -86,6 +86,16 @@ PC_INLINE vm32_t vf32_gt(vf32_t a, vf32_t b) { return a > b; }
 PC_INLINE vm32_t vf32_isnan(vf32_t a) { return a != a; }
 PC_INLINE vm32_t vf32_mask_or(vm32_t a, vm32_t b) { return a | b; }
 PC_INLINE vf32_t vf32_keep(vm32_t mask, vf32_t a) { return (vf32_t)((vi32_t)a & mask); }
+PC_INLINE vf32_t vf32_load_where(vm32_t mask, const float *p)
+{
+    vf32_t a = {0};
+    for (int i = 0; i < VF32_LANES; i++) {
+        if (mask[i]) {
+            a[i] = p[i];
+        }
+    }
+    return a;
+}
 PC_INLINE vm32_t vm32_first(int64_t count) { return (vm32_t){0, 1, 2, 3} < (vm32_t){0} + (int32_t)count; }
 PC_INLINE uint64_t vm32_bits(vm32_t mask)
 {
@@ -211,6 +221,16 @@ PC_INLINE vm64_t vf64_gt(vf64_t a, vf64_t b) { return a > b; }
 PC_INLINE vm64_t vf64_isnan(vf64_t a) { return a != a; }
 PC_INLINE vm64_t vf64_mask_or(vm64_t a, vm64_t b) { return a | b; }
 PC_INLINE vf64_t vf64_keep(vm64_t mask, vf64_t a) { return (vf64_t)((vi64_t)a & mask); }
+PC_INLINE vf64_t vf64_load_where(vm64_t mask, const double *p)
+{
+    vf64_t a = {0};
+    for (int i = 0; i < VF64_LANES; i++) {
+        if (mask[i]) {
+            a[i] = p[i];
+        }
+    }
+    return a;
+}
 PC_INLINE vm64_t vm64_first(int64_t count) { return (vm64_t){0, 1} < (vm64_t){0} + (int64_t)count; }
 PC_INLINE uint64_t vm64_bits(vm64_t mask) { return (uint64_t)((mask[0] & 1) | (mask[1] & 2)); }
 PC_INLINE vm64_t vm64_of(uint64_t bits)

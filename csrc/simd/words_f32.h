@@ -29,6 +29,7 @@
 #undef v_select
 #undef v_transpose
 #undef v_keep
+#undef v_load_where
 #undef vi_load
 #undef vi_store
 #undef vi_set1
@@ -81,6 +82,7 @@
 #define v_select vf32_select
 #define v_transpose vf32_transpose
 #define v_keep vf32_keep
+#define v_load_where vf32_load_where
 #define vi_load vi32_load
 #define vi_store vi32_store
 #define vi_set1 vi32_set1

@@ -29,6 +29,7 @@
 #undef v_select
 #undef v_transpose
 #undef v_keep
+#undef v_load_where
 #undef vi_load
 #undef vi_store
 #undef vi_set1
@@ -81,6 +82,7 @@
 #define v_select vf64_select
 #define v_transpose vf64_transpose
 #define v_keep vf64_keep
+#define v_load_where vf64_load_where
 #define vi_load vi64_load
 #define vi_store vi64_store
 #define vi_set1 vi64_set1

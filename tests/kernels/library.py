@@ -168,6 +168,23 @@ class RowsWeightArgs(ctypes.Structure):
     )
 
 
+class PlanesArgs(ctypes.Structure):
+    """Mirror of pc_planes_args."""
+
+    _fields_ = (
+        ("out", pointer),
+        ("in_", pointer),
+        ("weight", pointer),
+        ("init", pointer),
+        ("planes", i64),
+        ("count", i64),
+        ("in_step", i64),
+        ("taps", i64),
+        ("offset", pointer),
+        ("inside", pointer),
+    )
+
+
 class RowsCopyArgs(ctypes.Structure):
     """Mirror of pc_rows_copy_args."""
 
@@ -526,7 +543,7 @@ def declare_oracle(oracle: ctypes.CDLL) -> ctypes.CDLL:
     oracle.oracle_layout.restype = i64
     oracle.oracle_layout.argtypes = (ctypes.c_char_p,)
     for dtype in DTYPES:
-        for kernel in ("dense_tile", "weight_tile"):
+        for kernel in ("dense_tile", "weight_tile", "conv_planes"):
             getattr(oracle, f"oracle_{dtype}_{kernel}").argtypes = (pointer, i64, ctypes.c_int)
     oracle.oracle_fp_state.restype = i64
     oracle.oracle_fp_mischief.restype = i64

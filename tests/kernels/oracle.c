@@ -38,9 +38,11 @@ int64_t oracle_layout(const char *what)
     SIZE(pc_rows_args)
     SIZE(pc_rows_weight_args)
     SIZE(pc_rows_copy_args)
+    SIZE(pc_planes_args)
     PLACE(pc_rows_args, width)
     PLACE(pc_rows_weight_args, offset)
     PLACE(pc_rows_copy_args, limit)
+    PLACE(pc_planes_args, inside)
     SIZE(pc_pairs_args)
     PLACE(pc_pool_args, src_plane)
     PLACE(pc_pool_args, left)
@@ -250,6 +252,24 @@ void NAME(conv_rows)(const pc_rows_args *a, int fused)
                 sum = fused ? FMA(x, w, sum) : product + sum;
             }
             ((T *)a->out)[j * a->out_step + q] = sum;
+        }
+    }
+}
+
+/* The contract of conv_planes; `lanes` are the table's. */
+void NAME(conv_planes)(const pc_planes_args *a, int64_t lanes, int fused)
+{
+    for (int64_t p = 0; p < a->planes; p++) {
+        for (int64_t i = 0; i < a->count; i++) {
+            const int64_t v = i / lanes, first = v * lanes <= a->count - lanes ? v * lanes : a->count - lanes;
+            T sum = a->init ? ((const T *)a->init)[p] : 0;
+            for (int64_t k = 0; k < a->taps; k++) {
+                const int reads = (int)(a->inside[v * a->taps + k] >> (i - first) & 1);
+                T x = reads ? ((const T *)a->in)[p * a->in_step + i + a->offset[k]] : 0;
+                T w = ((const T *)a->weight)[p * a->taps + k], product = x * w;
+                sum = fused ? FMA(x, w, sum) : product + sum;
+            }
+            ((T *)a->out)[p * a->count + i] = sum;
         }
     }
 }

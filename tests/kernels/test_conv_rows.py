@@ -14,6 +14,7 @@ from guarded import FLUSH, Flush, Pages
 from kernels.library import (
     Array,
     Library,
+    PlanesArgs,
     RowsArgs,
     RowsCopyArgs,
     RowsWeightArgs,
@@ -172,6 +173,53 @@ def test_all_rows_are_the_scalar_chain(table: Table, oracle: ctypes.CDLL) -> Non
             check_rows(table, oracle, memory, rng, taps, rows, columns, next(flush))
     for columns in (99, 200, 201, 333):
         check_rows(table, oracle, memory, rng, LISTS[3], 1, columns, next(flush))
+
+
+@covers("conv_planes")
+def test_planes_are_the_scalar_chain(table: Table, oracle: ctypes.CDLL) -> None:
+    """Every remainder of a plane's elements, any taps, read where they may be and nowhere else."""
+    rng = np.random.default_rng(5)
+    memory = Memory()
+    flush = itertools.cycle(FLUSH)
+    function = getattr(oracle, f"oracle_{table.name}_conv_planes")
+    for count in range(table.lanes, 6 * table.lanes + 2):
+        taps, planes = int(rng.choice([0, 1, 5, 9])), int(rng.integers(0, 4))
+        in_step = count + int(rng.choice([0, 0, 7]))
+        out = memory.fill("out", planes * count, table.dtype, next(flush), rng)
+        size = max(0, planes - 1) * in_step + count
+        source = memory.fill("vec", size, table.dtype, next(flush), rng)
+        weight = memory.fill("weight", planes * (taps + 1), table.dtype, next(flush), rng)
+        offset = rng.integers(-count // 2, count // 2 + 1, taps).astype(np.int64)
+        place = np.arange(count)[:, None] + offset
+        reads = (place >= 0) & (place < count) & (rng.random(place.shape) < 0.8)
+        vectors = np.arange(-(-count // table.lanes))
+        first = np.minimum(vectors * table.lanes, count - table.lanes)
+        lanes = np.arange(table.lanes)
+        bits = reads[first[:, None] + lanes].astype(np.uint64) << lanes.astype(np.uint64)[:, None]
+        inside = np.ascontiguousarray(bits.sum(1, dtype=np.uint64))
+        args = PlanesArgs(
+            out=address(out),
+            in_=address(source),
+            weight=address(weight),
+            init=address(weight, planes * taps) if count % 3 else None,
+            planes=planes,
+            count=count,
+            in_step=in_step,
+            taps=taps,
+            offset=address(offset),
+            inside=address(inside),
+        )
+        expected = out.copy()
+        wanted = PlanesArgs.from_buffer_copy(args)
+        wanted.out = address(expected)
+        function(ctypes.byref(wanted), table.lanes, int(table.fma))
+        before = memory.snapshot()
+        was = out.copy()
+        table.call("conv_planes", args)
+        assert same_bits(out, expected), (count, taps, planes)
+        out[:] = was
+        for name, array in memory.snapshot().items():
+            assert np.array_equal(array, before[name]), f"wrote beside {name}"
 
 
 def weight_case(

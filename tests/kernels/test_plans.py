@@ -22,6 +22,7 @@ COPIES = {
     "weight tile": {"copy_rows", "transpose"},
     "pixel": {"copy_rows"},
     "rows": {"split_rows", "join_rows"},
+    "planes": set(),
     "whole planes": set(),
     "scatter": set(),
 }
@@ -157,6 +158,10 @@ CASES = {
     "few-channels-large": Case(  # worth what dense_tile packs
         *("Conv2d", (16, 16, 3), {"padding": 1, "groups": 4}, (2, 16, 57, 59)),
         *(dense(ROWS), dense(ROWS), BY_ROWS),
+    ),
+    "depthwise-planes": Case(
+        *("Conv2d", (32, 32, 3), DEPTHWISE, (2, 32, 7, 7)),
+        *(("planes", "in place"), ("planes", "in place"), BY_ROWS),
     ),
     "depthwise": Case(
         *("Conv2d", (32, 32, 3), DEPTHWISE, (2, 32, 28, 29)),
