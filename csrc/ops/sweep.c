@@ -203,7 +203,11 @@ static double tile_bytes(const pc_sweep *s, int64_t samples, int64_t columns, in
     const double row =
         fmin((double)each * (double)columns, (double)columns + (double)(each - 1) * apart) * (double)size;
     const bool aligned = x->taps == 1 && s->y.taps == 1;
-    return (double)copies * (double)s->y.taps * (row + (aligned ? 0 : LINE));
+    const double apart_y = fabs((double)s->y.delta) / (double)s->y.stride * (double)(x->count * samples * size);
+    const double rows = (double)s->y.taps * (row + (aligned ? 0 : LINE));
+    /* Where rows run on and are short, those of neighbouring taps overlap: 76 of 144 elements for 14 x 14, tiles of 48. */
+    const double together = row + (double)(s->y.taps - 1) * apart_y + LINE;
+    return (double)copies * (x->split && s->y.stride == 1 ? fmin(rows, together) : rows);
 }
 
 /* The product. A window of more has no weight in memory, and no list. */
