@@ -209,7 +209,10 @@ LAYOUTS: dict[str, Callable[[Array], Any]] = {
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(
     "name",
-    ["dense", "first", "dilated", "sides", "depthwise", "pointwise", "resnet", "overlapping"],
+    [
+        *("dense", "first", "dilated", "sides", "depthwise", "depthwise-planes", "pointwise"),
+        *("resnet", "overlapping"),
+    ],
 )
 def test_layouts_do_not_matter(name: str, layout: str, dtype: str) -> None:
     """Each argument in each layout, one at a time and all together; none is changed."""

@@ -11,7 +11,7 @@
 #include <stdint.h>
 
 #define PC_INLINE static inline __attribute__((always_inline))
-#define PC_COLD __attribute__((cold)) /* once a call, or a person waits for it: small rather than fast */
+#define PC_COLD __attribute__((cold)) /* a person waits for it: small rather than fast */
 #define PC_PRAGMA(text) _Pragma(#text)
 #if defined(__clang__)
 #define PC_UNROLL(n) PC_PRAGMA(clang loop unroll(full))

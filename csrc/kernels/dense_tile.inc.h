@@ -78,7 +78,7 @@ PC_INLINE const T *PC_LOCAL(dense_steps)(v_t acc[PC_DENSE_ROWS][PC_DENSE_WIDEST]
                                          const int vectors)
 {
     int64_t k = 0;
-    for (; PC_DENSE_PAIRS(rows) && k + 2 <= count; k += 2) {
+    for (; PC_DENSE_PAIRS(rows) && !beside && k + 2 <= count; k += 2) {
         PC_LOCAL(dense_step)(acc, vec + list[k], scal, rows, vectors);
         PC_LOCAL(dense_step)(acc, vec + list[k + 1], scal + PC_DENSE_ROWS, rows, vectors);
         scal += 2 * PC_DENSE_ROWS;

@@ -36,7 +36,7 @@ enum {
     SLAB_BYTES = 16 << 10,   /* half of L1; twice that where a slab serves several outputs */
     LARGEST_SLAB = 64 << 10, /* of one row of outputs, or not served */
     MOST_CHANNELS = 8,       /* of a group, in and out, */
-    MOST_WEIGHTS = 7,      /* and for the weight gradient: with 8, weight_tile is 1.2 (AVX-512) or 1.6 times as fast */
+    MOST_WEIGHTS = 7,      /* and for the weight gradient: with 8, weight_tile is 1.1 (AVX-512) or 1.8 times as fast */
     MOST_DENSE = 2,        /* the same where there is one group: its outputs share what a tile loads */
     MOST_WORK = 128 << 10, /* multiply-adds of several channels; see has_much */
     MOST_TAPS = 1024,      /* of one output, over all channels */
@@ -172,9 +172,9 @@ static pc_rows_work lay_out(pc_slice *slice, const pc_rows_plan *p, pc_conv_pass
     };
 }
 
-/* Enough for dense_tile to pay for what it packs for a group? Its rows share what it loads: 8 channels of 28x28 in 0.65 of
- * the time, 4 of 56x56 in 0.67, 2 of 112x112 in 0.8; but 8 of 14x14 in 0.8 to 1.07, 4 of 14x14 in twice the time. Samples
- * of small maps share its tiles. */
+/* Enough for dense_tile to pay for what it packs for a group? Its rows share what it loads: 8 channels of 28x28 in 0.63
+ * to 0.71 of the time, 4 of 56x56 in 0.67, 2 of 112x112 in 0.8; but 8 of 14x14 in 0.8 to 1.07, 4 of 14x14 in twice the
+ * time. Samples of small maps share its tiles. */
 static bool has_much(const pc_conv_geom *g)
 {
     const int64_t rows = g->oc / g->g, depth = g->ic / g->g;

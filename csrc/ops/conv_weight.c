@@ -177,8 +177,7 @@ static void share(pc_weight_cut *c, const pc_conv_geom *g, int64_t lanes, int th
     }
 }
 
-PC_COLD static pc_weight_cut cut_of(const pc_weight_shape *shape, const pc_kernels *kernels, pc_dtype dtype,
-                                    int threads)
+static pc_weight_cut cut_of(const pc_weight_shape *shape, const pc_kernels *kernels, pc_dtype dtype, int threads)
 {
     const pc_conv_geom *g = &shape->geom;
     const int64_t ic = g->ic / g->g, oc = g->oc / g->g, size = (int64_t)pc_dtype_size(dtype);

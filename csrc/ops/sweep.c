@@ -244,8 +244,8 @@ int64_t pc_together(const pc_cut *cut, int64_t taps)
     return pc_max(1, pc_min(cut->channels, LIST / pc_max(1, taps)));
 }
 
-PC_COLD pc_cut pc_cut_of(const pc_conv_geom *g, bool forward, pc_range range, bool skip, bool spread, int64_t depth,
-                         int64_t rows, const pc_kernels *kernels, pc_dtype dtype, int threads)
+pc_cut pc_cut_of(const pc_conv_geom *g, bool forward, pc_range range, bool skip, bool spread, int64_t depth,
+                 int64_t rows, const pc_kernels *kernels, pc_dtype dtype, int threads)
 {
     pc_sweep s = largest(g, forward, range);
     const int64_t sweeps = range.end - range.first;

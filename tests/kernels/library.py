@@ -172,16 +172,9 @@ class PlanesArgs(ctypes.Structure):
     """Mirror of pc_planes_args."""
 
     _fields_ = (
-        ("out", pointer),
-        ("in_", pointer),
-        ("weight", pointer),
-        ("init", pointer),
-        ("planes", i64),
-        ("count", i64),
-        ("in_step", i64),
-        ("taps", i64),
-        ("offset", pointer),
-        ("inside", pointer),
+        *[(name, pointer) for name in ("out", "in_", "weight", "init")],
+        *[(name, i64) for name in ("planes", "count", "in_step", "taps")],
+        *[(name, pointer) for name in ("offset", "inside")],
     )
 
 
@@ -342,10 +335,16 @@ def kernel_rows() -> list[tuple[str, str]]:
     return re.findall(r"^\s*(PC_KERNEL|PC_POOL_KERNEL)\(\s*(\w+)", code, flags=re.MULTILINE)
 
 
+def narrow_of(isa: str) -> str:
+    """Return the ISA that serves an ISA's pools and short rows: the one it names, or itself."""
+    text = (ROOT / "csrc" / "isa" / f"isa_{isa}.c").read_text(encoding="utf-8")
+    named = re.search(r"^#define PC_ISA_NARROW (\w+)$", text, flags=re.MULTILINE)
+    return named[1] if named else isa
+
+
 def has_kernel(isa: str, kernel: str) -> bool:
-    """Tell whether an ISA has a kernel of its own: pools are left to the narrower one it names."""
-    names = "PC_ISA_NARROW" in (ROOT / "csrc" / "isa" / f"isa_{isa}.c").read_text(encoding="utf-8")
-    return not (names and ("PC_POOL_KERNEL", kernel) in kernel_rows())
+    """Tell whether an ISA has a kernel of its own: pools are left to its narrow one."""
+    return narrow_of(isa) == isa or ("PC_POOL_KERNEL", kernel) not in kernel_rows()
 
 
 class Kernels(ctypes.Structure):

@@ -91,6 +91,7 @@ def test_tables_are_complete(library: lib.Library) -> None:
     isas = library.isas()
     for own, isa in isas.items():
         narrow = ctypes.cast(isa.narrow, ctypes.POINTER(lib.Isa)).contents
+        assert narrow.name.decode() == lib.narrow_of(own)
         assert narrow.narrow == isa.narrow and narrow.fma == isa.fma
         assert narrow.f32.lanes == isa.f32.lanes // (1 if narrow.name == isa.name else 2)
         for kernels in (isa.f32, isa.f64):
