@@ -130,8 +130,14 @@ def test_footprint_of_infinity_and_nan(value: float, dtype: str) -> None:
         Case(3, 1, 2, 2, (1, 2), (4, 4), (1, 1), (2, 3)),
         Case(2, 4, 4, 4, (9, 37), (3, 3), (2, 2), (1, 1)),
         Case(1, 2, 12, 10, (7, 7), (3, 3), padding=(1, 1)),
+        Case(2, 3, 3, 3, (14, 19), (3, 3), padding=(1, 1)),
+        Case(1, 3, 3, 3, (9, 20), (5, 5), padding=(2, 2)),
+        Case(1, 2, 2, 2, (11, 37), (5, 5), (2, 2), (2, 2)),
+        Case(1, 2, 2, 2, (8, 18), (7, 7), padding=(3, 3)),
+        Case(2, 2, 2, 4, (6, 9), (3, 3), (1, 1), (2, 2), (2, 2)),
+        Case(1, 2, 2, 2, (9, 40), (4, 4), (3, 3), (1, 1)),
     ],
-    ids=["one group", "depthwise", "grouped"],
+    ids=["one group", "strided", "grouped", "3x3", "5x5", "5x5/2", "7x7", "dilated", "phases"],
 )
 def test_few_channels_are_right(case: Case, value: float | None, dtype: str) -> None:
     """Their sums have an order of their own, which whole numbers do not show; padding counts."""

@@ -1,7 +1,8 @@
 /* all.inc.h: every kernel for one ISA and one dtype. isa/body.inc.h includes it twice, with the words of simd/ set. */
+#include "kernels/copies.inc.h" /* and its look_ahead, for others */
 #include "kernels/conv_planes.inc.h"
 #include "kernels/conv_rows.inc.h"
-#include "kernels/copies.inc.h"
+#include "kernels/conv_rows_weight.inc.h"
 #include "kernels/dense_tile.inc.h"
 #include "kernels/fma_chains.inc.h"
 #include "kernels/map.inc.h"

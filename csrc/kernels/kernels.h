@@ -90,10 +90,12 @@ typedef struct {
     const int64_t *row;
 } pc_weight_args;
 
-/* strip_sums: sums[k] += in[k + 16*i] for k < 16 and each i with k + 16*i < count, in order. Read exactly. */
+/* strip_sums: sums[k] += in[k + 16*i] for k < 16 and each i with k + 16*i < count, in order.
+ * add_pairs:  sums[i] = in[2*i] + in[2*i + 1] for i < count; `in` may be `sums`.
+ * Read and written exactly. */
 enum { PC_STRIPS = 16 };
 typedef struct {
-    void *sums;     /* T[16] */
+    void *sums;     /* T[16], T[count] */
     const void *in; /* T */
     int64_t count;
 } pc_strips_args;
@@ -140,21 +142,30 @@ typedef struct {
 
 /* conv_rows_weight: the sums of a depthwise weight gradient, PC_ROWS_SUMS bytes of them side by side for each tap.
  *
- *     for k < taps, j < rows, q < columns, in this order:
- *         sum = &sums[k*LANES + q % LANES]                      LANES = PC_ROWS_SUMS / sizeof(T), on every ISA
- *         *sum = fma(grad[j*grad_step + q], vec[offset[k] + j*vec_step + q], *sum)
+ *     for r < height, t < width, l < LANES, and then q = l, l + LANES, .. < columns, j < rows, in this order:
+ *         sum = &sums[(r*width + t)*LANES + l]               LANES = PC_ROWS_SUMS / sizeof(T), on every ISA
+ *         i = first + j*stride + r*dilation
+ *         x = 0 <= i < vec_rows and column[t].low <= q < column[t].high
+ *                 ? vec[i*vec_step + q*across + column[t].offset] : 0
+ *         *sum = fma(grad[j*grad_step + q], x, *sum)
  *
- * and what else lies in a vector of sums has 0 * 0 added. `vec` is read in whole vectors, `grad` exactly. */
+ * and what else lies in a vector of sums has 0 * 0 added. All is read exactly; what lies vec_ahead and grad_ahead
+ * elements further comes next and is fetched. stride >= 1; first may be negative; 0 <= low, high <= columns. across is 1,
+ * or 2 where stride is, dilation is 1 and taps across are neighbours. */
 enum { PC_ROWS_SUMS = 64 };
+typedef struct {
+    int64_t offset, low, high;
+} pc_rows_column;
 typedef struct {
     void *sums;       /* T */
     const void *grad; /* T */
-    int64_t grad_step;
+    int64_t grad_step, grad_ahead;
     int64_t rows, columns;
     const void *vec; /* T */
-    int64_t vec_step;
-    int64_t taps;
-    const int64_t *offset;
+    int64_t vec_step, vec_ahead, vec_rows;
+    int64_t first, stride, dilation, across;
+    int64_t height, width;
+    const pc_rows_column *column;
 } pc_rows_weight_args;
 
 /* conv_planes: every tap of every output of whole planes, in place.

@@ -25,3 +25,18 @@ void PC_SYMBOL(strip_sums)(const pc_strips_args *a)
         sums[k] += in[k];
     }
 }
+
+/* Neighbours added: the way from sums side by side down to one. */
+void PC_SYMBOL(add_pairs)(const pc_strips_args *a)
+{
+    T *sums = a->sums;
+    const T *in = a->in;
+    int64_t i = 0;
+    for (; i + V_LANES <= a->count; i += V_LANES) {
+        const v_t one = v_load(in + 2 * i), two = v_load(in + 2 * i + V_LANES);
+        v_store(sums + i, v_add(v_even(one, two), v_odd(one, two)));
+    }
+    for (; i < a->count; i++) {
+        sums[i] = in[2 * i] + in[2 * i + 1];
+    }
+}

@@ -1,4 +1,4 @@
-/* conv_rows.c: convolutions of few channels a group, depthwise above all: forward and both gradients.
+/* conv_rows.c: convolutions of few channels a group, depthwise above all: forward and input gradient.
  *
  * There are few multiply-adds for each element here (9 in a depthwise 3x3), so moving the elements is the work, and what
  * a plane costs beside its arithmetic must be a few cycles. So nothing is general in the inner loops: lanes are pixels of
@@ -16,9 +16,7 @@
  * The input gradient with a stride consists of sweeps (conv.c), which all read the same slab. Those of one sublattice of
  * rows put their outputs side by side, and join_rows puts the columns into each other's gaps.
  *
- * The weight gradient of a tap is a sum over all pixels, in 64 bytes of sums side by side. They are folded by pairs and
- * added up after each chunk, which is so many bands as make 256 steps: enough that folding does not count, few enough
- * for a small error. Sums, chunks and bands come from the geometry and the dtype alone, so the bits do too. */
+ * The weight gradient is conv_rows_weight.c's. */
 #include "ops/conv_rows.h"
 
 #include <assert.h>
@@ -36,19 +34,14 @@ enum {
     SLAB_BYTES = 16 << 10,   /* half of L1; twice that where a slab serves several outputs */
     LARGEST_SLAB = 64 << 10, /* of one row of outputs, or not served */
     MOST_CHANNELS = 8,       /* of a group, in and out, */
-    MOST_WEIGHTS = 7,      /* and for the weight gradient: with 8, weight_tile is 1.1 (AVX-512) or 1.8 times as fast */
-    MOST_DENSE = 2,        /* the same where there is one group: its outputs share what a tile loads */
-    MOST_WORK = 128 << 10, /* multiply-adds of several channels; see has_much */
-    MOST_TAPS = 1024,      /* of one output, over all channels */
+    MOST_DENSE = 2,          /* the same where there is one group: its outputs share what a tile loads */
+    MOST_WORK = 128 << 10,   /* multiply-adds of several channels; see has_much */
+    MOST_TAPS = 1024,        /* of one output, over all channels */
     MOST_STRIDE = 8,
     LONG = 24, /* outputs of a row whose place in a line matters: 1.02 to 1.08 times as fast */
     LINE = 64,
     SPARE = 64, /* bytes: whole vectors may be read and written so far behind a slab */
-    RUN_BYTES =
-        4 << 10, /* of a sample, at least, that the weight gradient reads at a time: smaller planes by the dozen, */
-    MOST_TOGETHER = 16, /* whose sums stay in L1. Planes of 7x7, one at a time, took 2.8 times as long for 32 samples */
-    POLL = 16,          /* items between two questions whether to go on, a few microseconds each */
-    CHUNK = 256         /* steps of PC_ROWS_SUMS bytes between two foldings */
+    POLL = 16,  /* items between two questions whether to go on, a few microseconds each */
 };
 
 /* What the sweeps of a pass read along one axis, together: source positions first*stride + low .. last*stride + high for
@@ -68,12 +61,10 @@ typedef struct {
     int64_t left;        /* columns in front of the source, a multiple of the stride */
     int64_t row_step;    /* of the slab */
     int64_t phase_step, channel_step;
-    int64_t slab, joined, grad; /* elements */
+    int64_t slab, joined; /* elements */
     int64_t join_row, join_phase;
-    int64_t taps;     /* of all sweeps, over all channels */
-    int64_t items;    /* that threads share: bands; or groups, for the weight gradient, */
-    int64_t chunk;    /* which folds its sums after so many bands, */
-    int64_t together; /* and goes through the samples with so many groups */
+    int64_t taps;  /* of all sweeps, over all channels */
+    int64_t items; /* that threads share: bands */
 } pc_rows_plan;
 
 static pc_reach reach_of(const pc_conv_geom *g, bool forward, int axis)
@@ -130,12 +121,6 @@ static pc_rows_plan plan_of(const pc_conv_geom *g, pc_conv_pass pass, pc_dtype d
         p.joined = p.x.sweeps * p.join_phase + SPARE / size;
     }
     p.items = g->n * g->g * p.bands;
-    if (pass == PC_CONV_BACKWARD_WEIGHT) {
-        p.grad = p.band * g->ow;
-        p.items = g->g;
-        p.chunk = pc_max(1, CHUNK / (p.band * pc_ceil_div(g->ow, PC_ROWS_SUMS / size)));
-        p.together = pc_max(1, pc_min(MOST_TOGETHER, RUN_BYTES / pc_max(1, p.depth * g->ih * g->iw * size)));
-    }
     return p;
 }
 
@@ -149,22 +134,19 @@ static const pc_kernels *kernels_for(const pc_rows_plan *p, pc_dtype dtype)
 
 /* One thread's memory. Called once to count and once to use. */
 typedef struct {
-    char *slab, *joined, *grad, *weight, *sums;
+    char *slab, *joined, *weight;
     int64_t *offset, *place; /* of each tap: in the slab, in the weight */
     pc_sweep *sweep;
     pc_rows_args *args; /* of each sweep: what is the same for all planes */
 } pc_rows_work;
 
-static pc_rows_work lay_out(pc_slice *slice, const pc_rows_plan *p, pc_conv_pass pass, pc_dtype dtype)
+static pc_rows_work lay_out(pc_slice *slice, const pc_rows_plan *p, pc_dtype dtype)
 {
     const int64_t size = (int64_t)pc_dtype_size(dtype);
-    const bool gradient = pass == PC_CONV_BACKWARD_WEIGHT;
     return (pc_rows_work){
         .slab = pc_lay(slice, p->slab, size),
         .joined = pc_lay(slice, p->joined, size),
-        .grad = pc_lay(slice, p->grad, size),
-        .weight = pc_lay(slice, gradient ? 0 : p->taps, size),
-        .sums = pc_lay(slice, gradient ? (p->together + 1) * p->rows * p->taps : 0, PC_ROWS_SUMS),
+        .weight = pc_lay(slice, p->taps, size),
         .offset = pc_lay(slice, p->taps, sizeof(int64_t)),
         .place = pc_lay(slice, p->taps, sizeof(int64_t)),
         .sweep = pc_lay(slice, p->y.sweeps * p->x.sweeps, sizeof(pc_sweep)),
@@ -185,12 +167,10 @@ static bool has_much(const pc_conv_geom *g)
 bool pc_rows_serve(const pc_conv_geom *g, pc_conv_pass pass, pc_dtype dtype)
 {
     const int64_t size = (int64_t)pc_dtype_size(dtype);
-    const bool gradient = pass == PC_CONV_BACKWARD_WEIGHT;
-    const int64_t depth = g->ic / g->g, most = g->g == 1 ? MOST_DENSE : gradient ? MOST_WEIGHTS : MOST_CHANNELS;
+    const int64_t depth = g->ic / g->g, most = g->g == 1 ? MOST_DENSE : MOST_CHANNELS;
     int64_t taps, reach;
     if (g->pad_mode != PC_PAD_ZEROS || g->n == 0 || g->oc / g->g > most || depth > most || g->sh > MOST_STRIDE ||
-        g->sw > MOST_STRIDE || pc_mul(&taps, g->kh, g->kw) || taps > MOST_TAPS / MOST_CHANNELS ||
-        (!gradient && has_much(g))) {
+        g->sw > MOST_STRIDE || pc_mul(&taps, g->kh, g->kw) || taps > MOST_TAPS / MOST_CHANNELS || has_much(g)) {
         return false;
     }
     /* Far taps and wide rows: not worth a thought, but no product may overflow. */
@@ -214,7 +194,7 @@ int64_t pc_rows_bytes(const pc_conv_geom *geom, pc_conv_pass pass, pc_dtype dtyp
 {
     const pc_rows_plan plan = plan_of(geom, pass, dtype);
     pc_slice slice = {0};
-    lay_out(&slice, &plan, pass, dtype);
+    lay_out(&slice, &plan, dtype);
     const int64_t planes = pc_planes_serve(geom, pass, dtype) ? pc_planes_bytes(geom, dtype) : 0;
     return slice.used < 0 ? slice.used : pc_max(slice.used, planes);
 }
@@ -299,7 +279,7 @@ static void prepare(const pc_rows_pass *pass, const pc_rows_work *work)
     const pc_rows_plan *p = &pass->plan;
     /* Kernels go up to SPARE bytes beyond the last row of a channel, and of any row of outputs that are to be joined. */
     assert(work->joined - work->slab >= p->depth * p->channel_step * (int64_t)pc_dtype_size(pass->call->dtype) + SPARE);
-    assert(p->x.sweeps == 1 || (work->grad - work->joined >=
+    assert(p->x.sweeps == 1 || (work->weight - work->joined >=
                                     p->x.sweeps * p->join_phase * (int64_t)pc_dtype_size(pass->call->dtype) + SPARE &&
                                 (p->join_row - p->x.count) * (int64_t)pc_dtype_size(pass->call->dtype) >= SPARE));
     int64_t done = 0;
@@ -395,7 +375,7 @@ static void run_thread(void *context, int index, int count)
     const pc_conv_geom *g = pass->geom;
     const int64_t size = (int64_t)pc_dtype_size(pass->call->dtype);
     pc_slice slice = pc_slice_of(pass->call, index);
-    const pc_rows_work work = lay_out(&slice, p, pass->pass, pass->call->dtype);
+    const pc_rows_work work = lay_out(&slice, p, pass->call->dtype);
     memset(work.slab, 0, (size_t)(p->slab * size));
     prepare(pass, &work);
     const int64_t plane = p->y.outputs * p->x.outputs;
@@ -445,121 +425,6 @@ void pc_rows_run(const pc_conv_geom *geom, pc_conv_pass pass, void *out, const p
     pc_pool_run(call->threads, run_thread, &run);
 }
 
-/* ---- weight gradient -------------------------------------------------------------------------------------------- */
-
-#define T float
-#define PC_LOCAL(name) name##_f32
-#include "ops/conv_rows.inc.h"
-#undef T
-#undef PC_LOCAL
-#define T double
-#define PC_LOCAL(name) name##_f64
-#include "ops/conv_rows.inc.h"
-#undef T
-#undef PC_LOCAL
-
-/* The sums of one group over one band of a sample. */
-static void sum_band(const pc_rows_pass *pass, const pc_rows_work *work, char *sums, int64_t sample, int64_t group,
-                     int64_t first, int64_t rows)
-{
-    const pc_rows_plan *p = &pass->plan;
-    const pc_conv_geom *g = pass->geom;
-    const pc_tensor *grad_out = pass->grad_out;
-    const int64_t size = (int64_t)pc_dtype_size(pass->call->dtype);
-    pack(pass, work->slab, sample, group * p->depth, first, rows);
-    for (int64_t row = 0; row < p->rows; row++) {
-        const char *grad =
-            (const char *)grad_out->data +
-            (sample * grad_out->step[0] + (group * p->rows + row) * grad_out->step[1] + first * grad_out->step[2]) *
-                size;
-        pc_rows_weight_args a = {
-            .grad = grad,
-            .grad_step = grad_out->step[2],
-            .rows = rows,
-            .columns = g->ow,
-            .vec = work->slab,
-            .vec_step = p->y.stride * p->row_step,
-            .sums = sums + row * p->taps * PC_ROWS_SUMS,
-            .taps = p->taps,
-            .offset = work->offset,
-        };
-        if (grad_out->step[3] != 1) {
-            const pc_rows_copy_args copy = {.wide = (char *)grad,
-                                            .narrow = work->grad,
-                                            .rows = rows,
-                                            .columns = g->ow,
-                                            .stride = 1,
-                                            .wide_step = grad_out->step[2],
-                                            .wide_column = grad_out->step[3],
-                                            .narrow_step = g->ow};
-            pass->kernels->split_rows(&copy);
-            a.grad = work->grad;
-            a.grad_step = g->ow;
-        }
-        pass->kernels->conv_rows_weight(&a);
-    }
-}
-
-/* All of some groups. */
-static void run_groups(const pc_rows_pass *pass, const pc_rows_work *work, int64_t group, int64_t groups)
-{
-    const pc_rows_plan *p = &pass->plan;
-    const int64_t items = pass->geom->n * p->bands, weights = p->rows * p->taps, chunk = p->chunk;
-    const int64_t bytes = weights * PC_ROWS_SUMS;
-    char *other = work->sums + p->together * bytes;
-    for (int64_t item = 0; item < items; item++) {
-        const int64_t first = item % p->bands * p->band, rows = pc_min(p->band, p->y.count - first);
-        if (item % chunk == 0) {
-            memset(work->sums, 0, (size_t)(groups * bytes));
-        }
-        for (int64_t i = 0; i < groups; i++) {
-            sum_band(pass, work, work->sums + i * bytes, item / p->bands, group + i, first, rows);
-        }
-        for (int64_t i = 0; ((item + 1) % chunk == 0 || item + 1 == items) && i < groups; i++) {
-            const int64_t total = (group + i) * weights;
-            char *sums = work->sums + i * bytes;
-            if (pass->call->dtype == PC_F32) {
-                fold_sums_f32((float *)pass->out + total, (float *)sums, (float *)other, weights, item < chunk);
-            } else {
-                fold_sums_f64((double *)pass->out + total, (double *)sums, (double *)other, weights, item < chunk);
-            }
-        }
-        if (item % POLL == 0 && pc_poll(pass->call)) {
-            return;
-        }
-    }
-}
-
-static void run_weight_thread(void *context, int index, int count)
-{
-    const pc_rows_pass *pass = context;
-    const pc_rows_plan *p = &pass->plan;
-    pc_slice slice = pc_slice_of(pass->call, index);
-    const pc_rows_work work = lay_out(&slice, p, pass->pass, pass->call->dtype);
-    memset(work.slab, 0, (size_t)p->slab * pc_dtype_size(pass->call->dtype));
-    prepare(pass, &work);
-    const int64_t begin = p->items / count * index + pc_min(index, p->items % count);
-    const int64_t end = begin + p->items / count + (index < p->items % count);
-    for (int64_t group = begin; group < end && !pc_stopped(pass->call); group += p->together) {
-        run_groups(pass, &work, group, pc_min(p->together, end - group));
-    }
-}
-
-void pc_rows_run_weight(const pc_conv_geom *geom, void *grad_weight, const pc_tensor *grad_out, const pc_tensor *in,
-                        pc_call *call)
-{
-    pc_rows_pass run = {.geom = geom,
-                        .pass = PC_CONV_BACKWARD_WEIGHT,
-                        .source = in,
-                        .grad_out = grad_out,
-                        .out = grad_weight,
-                        .call = call,
-                        .plan = plan_of(geom, PC_CONV_BACKWARD_WEIGHT, call->dtype)};
-    run.kernels = kernels_for(&run.plan, call->dtype);
-    run.copy = copy_of(&run.plan, in);
-    pc_pool_run(call->threads, run_weight_thread, &run);
-}
-
 /* ---- what a call will do (explain.h) ---------------------------------------------------------------------------- */
 
 void pc_rows_explain(const pc_conv_geom *geom, pc_conv_pass pass, const pc_call *call, pc_plan *plan)
@@ -573,10 +438,9 @@ void pc_rows_explain(const pc_conv_geom *geom, pc_conv_pass pass, const pc_call 
         return;
     }
     const pc_rows_plan p = plan_of(geom, pass, call->dtype);
-    const bool gradient = pass == PC_CONV_BACKWARD_WEIGHT;
     plan->family = "rows";
     plan->form = p.x.sweeps > 1 ? "phases joined" : "";
-    plan->kernel = gradient ? "conv_rows_weight" : "conv_rows";
+    plan->kernel = "conv_rows";
     plan->phases = p.y.sweeps * p.x.sweeps;
     plan->items = p.items;
     pc_plan_add(plan, "band_rows", p.band);
@@ -584,7 +448,4 @@ void pc_rows_explain(const pc_conv_geom *geom, pc_conv_pass pass, const pc_call 
     pc_plan_add(plan, "channels", p.depth);
     pc_plan_add(plan, "outputs_of_a_group", p.rows);
     pc_plan_add(plan, "slab_elements", p.slab);
-    if (gradient) {
-        pc_plan_add(plan, "bands_of_a_chunk", p.chunk);
-    }
 }

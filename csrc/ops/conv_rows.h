@@ -1,5 +1,6 @@
 /* conv_rows.h: the row family: convolutions with so few channels a group that a register tile of channels would stay
- * empty. Private to ops/; conv.c and conv_weight.c open their doors to it. conv_rows.c has the chapter.
+ * empty. Private to ops/; conv.c opens its doors to it. conv_rows.c has the chapter, and
+ * conv_rows_weight.c that of the weight gradient.
  *
  * For a geometry and a pass that pc_rows_serve accepts, pc_rows_bytes is what a thread needs, and the run functions take
  * the place of the others. The forward pass and the input gradient have the same bits either way. */
@@ -20,9 +21,6 @@ int64_t pc_rows_bytes(const pc_conv_geom *geom, pc_conv_pass pass, pc_dtype dtyp
  * zeros around grad_out are multiplied. */
 void pc_rows_run(const pc_conv_geom *geom, pc_conv_pass pass, void *out, const pc_tensor *source, const void *weight,
                  const void *init, pc_call *call);
-
-void pc_rows_run_weight(const pc_conv_geom *geom, void *grad_weight, const pc_tensor *grad_out, const pc_tensor *in,
-                        pc_call *call);
 
 PC_COLD void pc_rows_explain(const pc_conv_geom *geom, pc_conv_pass pass, const pc_call *call, pc_plan *plan);
 

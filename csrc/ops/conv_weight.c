@@ -38,6 +38,7 @@
 #include "ops/call.h"
 #include "ops/conv_pixel.h"
 #include "ops/conv_rows.h"
+#include "ops/conv_rows_weight.h"
 #include "ops/slab.h"
 
 enum {
@@ -506,9 +507,9 @@ pc_status pc_conv_begin_weight(const pc_conv_geom *geom, pc_dtype dtype, int thr
 {
     const double outputs = (double)geom->n * (double)geom->oc * (double)geom->oh * (double)geom->ow;
     const double work = outputs * (double)(geom->ic / geom->g) * (double)geom->kh * (double)geom->kw;
-    if (pc_rows_serve(geom, PC_CONV_BACKWARD_WEIGHT, dtype)) {
+    if (pc_rows_weight_serve(geom, dtype)) {
         threads = pc_settle(threads, work, PC_ROWS_GRAIN);
-        return pc_begin(call, dtype, threads, work, pc_rows_bytes(geom, PC_CONV_BACKWARD_WEIGHT, dtype), 0, error);
+        return pc_begin(call, dtype, threads, work, pc_rows_weight_bytes(geom, dtype), 0, error);
     }
     const pc_kernels *kernels = pc_kernels_for(dtype);
     threads = pc_settle(threads, work, GRAIN);
@@ -527,8 +528,8 @@ pc_status pc_conv_begin_weight(const pc_conv_geom *geom, pc_dtype dtype, int thr
 void pc_conv_backward_weight(const pc_conv_geom *geom, void *grad_weight, const pc_tensor *grad_out,
                              const pc_tensor *in, pc_call *call)
 {
-    if (pc_rows_serve(geom, PC_CONV_BACKWARD_WEIGHT, call->dtype)) {
-        pc_rows_run_weight(geom, grad_weight, grad_out, in, call);
+    if (pc_rows_weight_serve(geom, call->dtype)) {
+        pc_rows_weight_run(geom, grad_weight, grad_out, in, call);
         return;
     }
     if (geom->n == 0) { /* a sum of nothing */
@@ -554,8 +555,8 @@ void pc_conv_backward_weight(const pc_conv_geom *geom, void *grad_weight, const 
 
 void pc_conv_explain_weight(const pc_conv_geom *geom, pc_call *call, pc_plan *plan)
 {
-    if (pc_rows_serve(geom, PC_CONV_BACKWARD_WEIGHT, call->dtype)) {
-        pc_rows_explain(geom, PC_CONV_BACKWARD_WEIGHT, call, plan);
+    if (pc_rows_weight_serve(geom, call->dtype)) {
+        pc_rows_weight_explain(geom, call, plan);
         return;
     }
     if (geom->n == 0) {

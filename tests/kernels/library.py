@@ -156,15 +156,12 @@ class RowsWeightArgs(ctypes.Structure):
     """Mirror of pc_rows_weight_args."""
 
     _fields_ = (
-        ("sums", pointer),
-        ("grad", pointer),
-        ("grad_step", i64),
-        ("rows", i64),
-        ("columns", i64),
+        *[(name, pointer) for name in ("sums", "grad")],
+        *[(name, i64) for name in ("grad_step", "grad_ahead", "rows", "columns")],
         ("vec", pointer),
-        ("vec_step", i64),
-        ("taps", i64),
-        ("offset", pointer),
+        *[(name, i64) for name in ("vec_step", "vec_ahead", "vec_rows")],
+        *[(name, i64) for name in ("first", "stride", "dilation", "across", "height", "width")],
+        ("column", pointer),
     )
 
 

@@ -40,7 +40,7 @@ int64_t oracle_layout(const char *what)
     SIZE(pc_rows_copy_args)
     SIZE(pc_planes_args)
     PLACE(pc_rows_args, width)
-    PLACE(pc_rows_weight_args, offset)
+    PLACE(pc_rows_weight_args, column)
     PLACE(pc_rows_copy_args, limit)
     PLACE(pc_planes_args, inside)
     SIZE(pc_pairs_args)
@@ -278,16 +278,26 @@ void NAME(conv_planes)(const pc_planes_args *a, int64_t lanes, int fused)
 void NAME(conv_rows_weight)(const pc_rows_weight_args *a, int fused)
 {
     const int64_t lanes = PC_ROWS_SUMS / (int64_t)sizeof(T);
-    for (int64_t k = 0; k < a->taps; k++) {
-        for (int64_t j = 0; j < a->rows; j++) {
-            for (int64_t q = 0; q < a->columns; q++) {
-                T *sum = (T *)a->sums + k * lanes + q % lanes;
-                T x = ((const T *)a->vec)[a->offset[k] + j * a->vec_step + q];
-                T g = ((const T *)a->grad)[j * a->grad_step + q];
-                T product = x * g;
+    for (int64_t k = 0; k < a->height * a->width * lanes; k++) {
+        const int64_t r = k / lanes / a->width, t = k / lanes % a->width;
+        T *sum = (T *)a->sums + k;
+        for (int64_t q = k % lanes; q < a->columns; q += lanes) {
+            for (int64_t j = 0; j < a->rows; j++) {
+                const int64_t i = a->first + j * a->stride + r * a->dilation;
+                const int inside = 0 <= i && i < a->vec_rows && a->column[t].low <= q && q < a->column[t].high;
+                T x = inside ? ((const T *)a->vec)[i * a->vec_step + q * a->across + a->column[t].offset] : 0;
+                T g = ((const T *)a->grad)[j * a->grad_step + q], product = x * g;
                 *sum = fused ? FMA(x, g, *sum) : product + *sum;
             }
         }
+    }
+}
+
+/* The contract of add_pairs. */
+void NAME(add_pairs)(const pc_strips_args *a)
+{
+    for (int64_t i = 0; i < a->count; i++) {
+        ((T *)a->sums)[i] = ((const T *)a->in)[2 * i] + ((const T *)a->in)[2 * i + 1];
     }
 }
 

@@ -223,42 +223,74 @@ def test_planes_are_the_scalar_chain(table: Table, oracle: ctypes.CDLL) -> None:
 
 
 def weight_case(
-    table: Table, memory: Memory, rng: np.random.Generator, taps: int, rows: int, columns: int
+    table: Table,
+    memory: Memory,
+    rng: np.random.Generator,
+    window: tuple[int, int],
+    steps: tuple[int, int, int],
+    rows: int,
+    columns: int,
 ) -> RowsWeightArgs:
-    """Return a call of conv_rows_weight on new numbers."""
+    """Return a call of conv_rows_weight on new numbers: a plane whose border is not there."""
     flush = FLUSH[int(rng.integers(2))]
     lanes = SUMS // table.dtype.itemsize
-    offset = rng.integers(-50, 51, taps).astype(np.int64)
-    vec_step, grad_step = int(rng.integers(1, 90)), columns + int(rng.integers(0, 3))
-    reach = int(offset.max()) - int(offset.min()) + (rows - 1) * vec_step + table.whole(columns)
-    sums = memory.fill("out", taps * lanes, table.dtype, flush, rng)
+    (height, width), (stride, dilation, across) = window, steps
+    top, left = (int(rng.integers(0, size + 1)) for size in window)
+    reach = (rows - 1) * stride + (height - 1) * dilation + 1
+    vec_rows = max(0, reach - top - int(rng.integers(0, height + 1)))
+    vec_columns = max(1, (columns - 1) * across + width - left - int(rng.integers(0, width + 1)))
+    vec_step, grad_step = vec_columns + int(rng.integers(0, 3)), columns + int(rng.integers(0, 3))
+    column = np.empty((width, 3), np.int64)
+    for t in range(width):
+        there = [q for q in range(columns) if 0 <= q * across + t - left < vec_columns]
+        column[t] = t - left, there[0] if there else 0, there[-1] + 1 if there else 0
+    sums = memory.fill("out", height * width * lanes, table.dtype, flush, rng)
     sums[:] = rng.standard_normal(sums.size)
-    vec = memory.fill("vec", reach, table.dtype, flush, rng)
+    size = (vec_rows - 1) * vec_step + vec_columns if vec_rows else 0
+    vec = memory.fill("vec", size, table.dtype, flush, rng)
     grad = memory.fill("weight", (rows - 1) * grad_step + columns, table.dtype, flush, rng)
     args = RowsWeightArgs(
         sums=address(sums),
         grad=address(grad),
         grad_step=grad_step,
+        grad_ahead=int(rng.integers(-(2**40), 2**40)),
         rows=rows,
         columns=columns,
-        vec=address(vec, -int(offset.min())),
+        vec=address(vec),
         vec_step=vec_step,
-        taps=taps,
-        offset=address(offset),
+        vec_ahead=int(rng.integers(-(2**40), 2**40)),
+        vec_rows=vec_rows,
+        first=-top,
+        stride=stride,
+        dilation=dilation,
+        across=across,
+        height=height,
+        width=width,
+        column=address(column),
     )
-    args.kept = (sums, offset)  # they live as long as the call
+    args.kept = (sums, column)  # they live as long as the call
     return args
+
+
+# (height, width), (stride, dilation, across): every kernel that slides, and lists of each length
+WEIGHT_CASES = [
+    *[((size, size), (1, 1, 1)) for size in (1, 2, 3, 4, 5, 7, 9)],
+    *[((size, size), (2, 1, 2)) for size in (3, 5)],
+    *[((3, 3), (1, 2, 1)), ((5, 5), (3, 1, 1)), ((7, 7), (2, 3, 1)), ((3, 5), (1, 1, 1))],
+    *[((5, 3), (2, 1, 1)), ((2, 6), (1, 1, 1)), ((1, 7), (1, 1, 1))],
+]
 
 
 @covers("conv_rows_weight")
 def test_weight_sums_are_the_scalar_sums(table: Table, oracle: ctypes.CDLL) -> None:
-    """Every remainder of columns, every number of taps a block may have, and several blocks."""
+    """Every remainder of columns, every kernel, windows that begin and end anywhere."""
     rng = np.random.default_rng(3)
     memory = Memory()
     function = getattr(oracle, f"oracle_{table.name}_conv_rows_weight")
     columns = range(1, 2 * SUMS // table.dtype.itemsize + 3)
-    for count, taps in itertools.product(columns, (1, 3, int(rng.integers(4, 9)), 9, 10, 11, 25)):
-        args = weight_case(table, memory, rng, taps, int(rng.integers(1, 5)), count)
+    for count, (window, steps) in itertools.product(columns, WEIGHT_CASES):
+        rows = int(rng.integers(1, 9))
+        args = weight_case(table, memory, rng, window, steps, rows, count)
         sums = args.kept[0]
         expected = sums.copy()
         wanted = RowsWeightArgs.from_buffer_copy(args)
@@ -267,7 +299,7 @@ def test_weight_sums_are_the_scalar_sums(table: Table, oracle: ctypes.CDLL) -> N
         before = memory.snapshot()
         was = sums.copy()
         table.call("conv_rows_weight", args)
-        assert same_bits(sums + 0, expected + 0), (count, taps)  # -0 + 0 is +0
+        assert same_bits(sums + 0, expected + 0), (count, window, steps)  # -0 + 0 is +0
         sums[:] = was
         for name, array in memory.snapshot().items():
             assert np.array_equal(array, before[name]), f"wrote beside {name}"
@@ -282,15 +314,15 @@ def test_isas_with_fma_have_the_same_sums(library: Library, dtype: str) -> None:
     widest = max(tables, key=lambda table: table.lanes)
     rng = np.random.default_rng(4)
     memory = Memory()
-    for columns in range(1, 40):
-        args = weight_case(widest, memory, rng, 9, 3, columns)
+    for columns, (window, steps) in itertools.product(range(1, 40), WEIGHT_CASES):
+        args = weight_case(widest, memory, rng, window, steps, 3, columns)
         was = args.kept[0].copy()
         results = []
         for table in tables:
             args.kept[0][:] = was
             table.call("conv_rows_weight", args)
             results.append(args.kept[0] + 0)
-        assert all(same_bits(result, results[0]) for result in results)
+        assert all(same_bits(result, results[0]) for result in results), (columns, window, steps)
 
 
 @covers("split_rows")

@@ -60,7 +60,7 @@ def test_structs_are_mirrored(oracle: ctypes.CDLL) -> None:
         ("pc_pairs_args", "strange"),
         ("pc_chains_args", "rounds"),
         ("pc_rows_args", "width"),
-        ("pc_rows_weight_args", "offset"),
+        ("pc_rows_weight_args", "column"),
         ("pc_rows_copy_args", "limit"),
         ("pc_planes_args", "inside"),
         ("pc_map_args", "count"),

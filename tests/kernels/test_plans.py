@@ -21,7 +21,7 @@ COPIES = {
     "dense tile": {"pack_scalars", "copy_rows", "transpose", "join_rows"},
     "weight tile": {"copy_rows", "transpose"},
     "pixel": {"copy_rows"},
-    "rows": {"split_rows", "join_rows"},
+    "rows": {"split_rows", "join_rows", "add_pairs"},
     "planes": set(),
     "whole planes": set(),
     "scatter": set(),
@@ -153,27 +153,31 @@ CASES = {
     ),
     "few-channels": Case(
         *("Conv2d", (16, 16, 3), {"padding": 1, "groups": 4}, (2, 16, 14, 15)),
-        *(BY_ROWS, BY_ROWS, BY_ROWS),
+        *(BY_ROWS, BY_ROWS, IN_PLACE),
     ),
     "few-channels-large": Case(  # worth what dense_tile packs
         *("Conv2d", (16, 16, 3), {"padding": 1, "groups": 4}, (2, 16, 57, 59)),
-        *(dense(ROWS), dense(ROWS), BY_ROWS),
+        *(dense(ROWS), dense(ROWS), IN_PLACE),
     ),
     "depthwise-planes": Case(
         *("Conv2d", (32, 32, 3), DEPTHWISE, (2, 32, 7, 7)),
-        *(("planes", "in place"), ("planes", "in place"), BY_ROWS),
+        *(("planes", "in place"), ("planes", "in place"), IN_PLACE),
     ),
     "depthwise": Case(
         *("Conv2d", (32, 32, 3), DEPTHWISE, (2, 32, 28, 29)),
-        *(BY_ROWS, BY_ROWS, BY_ROWS),
+        *(BY_ROWS, BY_ROWS, IN_PLACE),
     ),
     "depthwise-bands": Case(
         *("Conv2d", (32, 32, 3), DEPTHWISE, (1, 32, 112, 113)),
-        *(BY_ROWS, BY_ROWS, BY_ROWS),
+        *(BY_ROWS, BY_ROWS, IN_PLACE),
     ),
     "depthwise-strided": Case(
         *("Conv2d", (32, 32, 3), {**DEPTHWISE, "stride": 2}, (2, 32, 28, 29)),
-        *(BY_ROWS, JOINED, BY_ROWS),
+        *(BY_ROWS, JOINED, IN_PLACE),
+    ),
+    "depthwise-phases": Case(
+        *("Conv2d", (32, 32, 3), {**DEPTHWISE, "stride": 3}, (2, 32, 28, 29)),
+        *(BY_ROWS, JOINED, ("rows", "phases first")),
     ),
     "max-pool": Case("MaxPool2d", (3, 2, 1), {}, (2, 8, 41, 43), IN_PLACE, ("scatter", "")),
     "max-pool-large": Case("MaxPool2d", (3,), {}, (1, 2, 600, 700), IN_PLACE, ("scatter", "")),
@@ -316,7 +320,9 @@ def check(plan: _plan.PassPlan, ran: Ran) -> None:
         same = {"band_rows": blocks["band_rows"]}
         if "band_columns" in blocks:
             same["band_columns"] = blocks["band_columns"]
-        elif plan.name != "backward_weight":  # an item packs each channel once
+        elif plan.name == "backward_weight":
+            assert ("split_rows" in kernels) == (plan.form == "phases first")
+        else:  # an item packs each channel once
             assert plan.items is not None
             assert kernels["split_rows"] == plan.items * blocks["channels"]
     assert {name: largest[name] for name in same} == same

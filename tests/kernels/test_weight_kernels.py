@@ -188,3 +188,20 @@ def test_strips_are_summed_in_order(table: Table, oracle: ctypes.CDLL) -> None:
         args.sums = address(sums)
         table.call("strip_sums", args)
         assert same_bits(sums, expected), count
+
+
+@covers("add_pairs")
+def test_neighbours_are_added(table: Table, oracle: ctypes.CDLL) -> None:
+    """Every remainder, beside and in place, to the bit, between guard pages."""
+    rng = np.random.default_rng(9)
+    memory = Memory()
+    for count, flush, in_place in itertools.product([*range(40), 1000], FLUSH, (False, True)):
+        source = memory.place(memory.vec, rng, 2 * count, table.dtype, flush)
+        sums = memory.place(memory.out, rng, count, table.dtype, flush)
+        expected = np.empty_like(sums)
+        args = StripsArgs(sums=address(expected), input=address(source), count=count)
+        getattr(oracle, f"oracle_{table.name}_add_pairs")(ctypes.byref(args))
+        result = source[:count] if in_place else sums
+        args.sums = address(result)
+        table.call("add_pairs", args)
+        assert same_bits(result, expected), count
