@@ -48,7 +48,7 @@ STATEFUL = {"base/pool.c", "base/scratch.c", "isa/dispatch.c"}
 IDENTITIES = {("ops/call.c", "me")}
 
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
-LIST_ROW = re.compile(r"^PC_(?:POOL_)?KERNEL\((\w+), (\w+), (\w+), (\w+)\)$", re.MULTILINE)
+LIST_ROW = re.compile(r"^PC_(?:NARROW_|WIDE_)?KERNEL\((\w+), (\w+), (\w+), (\w+)\)$", re.MULTILINE)
 COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
 
 

@@ -211,7 +211,7 @@ LAYOUTS: dict[str, Callable[[Array], Any]] = {
     "name",
     [
         *("dense", "first", "dilated", "sides", "depthwise", "depthwise-planes", "pointwise"),
-        *("resnet", "overlapping"),
+        *("depthwise-strided", "depthwise-seven", "resnet", "overlapping"),
     ],
 )
 def test_layouts_do_not_matter(name: str, layout: str, dtype: str) -> None:

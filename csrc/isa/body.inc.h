@@ -1,6 +1,6 @@
 /* body.inc.h: one ISA's kernels and its table. isa_<name>.c says PC_ISA (its name) and PC_ISA_FMA, includes its file of
  * simd/, which brings the words and the tile sizes, and then this. Each kernel's source is read twice, once per dtype.
- * PC_ISA_NARROW is the narrower ISA that has its pools, if it has none. */
+ * PC_ISA_NARROW is the narrower ISA that has its pools, if it has none (kernels.def). */
 #include <math.h>
 #include <string.h>
 
@@ -14,11 +14,13 @@
 #define PC_QUOTE(a) PC_QUOTE_(a)
 
 #ifdef PC_ISA_NARROW
-#undef PC_POOL_KERNEL
-#define PC_POOL_KERNEL(name, f32, f64, args)
+#undef PC_NARROW_KERNEL
+#define PC_NARROW_KERNEL(name, f32, f64, args)
 #else
+#undef PC_WIDE_KERNEL
+#define PC_WIDE_KERNEL(name, f32, f64, args)
 #define PC_ISA_NARROW PC_ISA
-#define PC_ISA_POOLS
+#define PC_ISA_NARROWEST
 #endif
 
 #define PC_KERNEL(name, f32, f64, args)                                                                                \

@@ -40,18 +40,7 @@ PC_INLINE void PC_LOCAL(sums_row)(const pc_rows_weight_args *a, const PC_LOCAL(s
         v_t odd = v_zero();
         PC_UNROLL(5)
         for (int t = 0; t < W; t++) {
-            const T *from = row + column[t].offset;
-            v_t x = odd;
-            if (!there) {
-                x = odd = v_zero();
-            } else if (S == 1) {
-                x = masked ? v_load_where(at->where[t], from) : v_load(from);
-            } else if (t % 2 == 0) { /* this tap's columns, and between them the next one's */
-                const v_t one = masked ? v_load_where(at->where[t], from) : v_load(from);
-                const v_t two = masked ? v_load_where(at->where[t + 1], from + V_LANES) : v_load(from + V_LANES);
-                x = v_even(one, two);
-                odd = v_odd(one, two);
-            }
+            v_t x = PC_LOCAL(strip_tap)(row + column[t].offset, at->where, t, S, masked, there, &odd);
             v_pin(x);
             PC_UNROLL(7)
             for (int r = s; r < H; r += S) {
@@ -90,14 +79,6 @@ PC_INLINE void PC_LOCAL(sums_rows)(const pc_rows_weight_args *a, const PC_LOCAL(
     }
 }
 
-/* Lanes low .. high-1 of a vector. */
-PC_INLINE v_mask PC_LOCAL(sums_lanes)(int64_t low, int64_t high)
-{
-    low = pc_max(0, pc_min(low, V_LANES));
-    high = pc_max(low, pc_min(high, V_LANES));
-    return v_mask_of(((uint64_t)1 << high) - ((uint64_t)1 << low));
-}
-
 /* H x W taps from tap row r and the first of a->column on, whose sums begin at `sums`. */
 PC_INLINE void PC_LOCAL(sums_taps)(const pc_rows_weight_args *a, T *sums, int64_t r, const int H, const int W,
                                    const int S)
@@ -120,26 +101,11 @@ PC_INLINE void PC_LOCAL(sums_taps)(const pc_rows_weight_args *a, T *sums, int64_
             }
         }
         for (int64_t q = part; q < a->columns; q += LANES) {
-            bool whole = q + V_LANES <= a->columns;
+            const bool whole = PC_LOCAL(strip_where)(a->column, at.where, q, W, S) & (q + V_LANES <= a->columns);
             at.grad = (const T *)a->grad + q;
             at.vec = (const T *)a->vec + q * S;
-            at.columns = PC_LOCAL(sums_lanes)(0, a->columns - q);
-            PC_UNROLL(5)
-            for (int t = 0; t < W; t++) {
-                const pc_rows_column c = a->column[t], d = a->column[t + (S == 2 && t + 1 < W)];
-                whole = whole && c.low <= q && q + V_LANES + (S == 2 && t + 1 == W) <= c.high;
-                if (S != 2) {
-                    at.where[t] = PC_LOCAL(sums_lanes)(c.low - q, c.high - q);
-                } else if (t % 2 == 0) {
-                    const bool c_is = c.low < c.high, d_is = t + 1 < W && d.low < d.high;
-                    const int64_t low =
-                        pc_min(c_is ? 2 * (c.low - q) : 2 * V_LANES, d_is ? 2 * (d.low - q) + 1 : 2 * V_LANES);
-                    const int64_t high = pc_max(c_is ? 2 * (c.high - q) - 1 : 0, d_is ? 2 * (d.high - q) : 0);
-                    at.where[t] = PC_LOCAL(sums_lanes)(low, high);
-                    at.where[t + 1] = PC_LOCAL(sums_lanes)(low - V_LANES, high - V_LANES);
-                }
-            }
-            if (whole) {
+            at.columns = PC_LOCAL(strip_lanes)(0, a->columns - q);
+            if (PC_MASKS_COST && whole) {
                 PC_LOCAL(sums_rows)(a, &at, acc, H, W, S, false);
             } else {
                 PC_LOCAL(sums_rows)(a, &at, acc, H, W, S, true);
@@ -231,17 +197,17 @@ PC_INLINE void PC_LOCAL(list_taps)(const pc_rows_weight_args *a, int64_t tap, co
         }
         for (int64_t q = part; q < a->columns; q += LANES) {
             bool whole = q + V_LANES <= a->columns;
-            list.where[9] = PC_LOCAL(sums_lanes)(0, a->columns - q);
+            list.where[9] = PC_LOCAL(strip_lanes)(0, a->columns - q);
             PC_ROLLED /* nine times the code wins nothing */
                 for (int k = 0; k < K; k++)
             {
                 const pc_rows_column c = list.column[k];
                 whole = whole && c.low <= q && q + V_LANES <= c.high;
-                list.where[k] = PC_LOCAL(sums_lanes)(c.low - q, c.high - q);
+                list.where[k] = PC_LOCAL(strip_lanes)(c.low - q, c.high - q);
             }
             for (int side = 0; side < 2; side++) {
                 PC_LOCAL(list_rows)(a, &list, acc, q, side ? high : 0, side ? a->rows : low, K, true, true);
-                if (side == 0 && whole) {
+                if (PC_MASKS_COST && side == 0 && whole) {
                     PC_LOCAL(list_rows)(a, &list, acc, q, low, high, K, false, false);
                 } else if (side == 0) {
                     PC_LOCAL(list_rows)(a, &list, acc, q, low, high, K, true, false);

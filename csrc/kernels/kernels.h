@@ -168,6 +168,37 @@ typedef struct {
     const pc_rows_column *column;
 } pc_rows_weight_args;
 
+/* conv_walk: depthwise convolution in place. For j < rows, q < columns:
+ *
+ *     acc = init ? *init : 0
+ *     for r, t < size, in order:
+ *         i = first + j*stride + (up ? size - 1 - r : r)
+ *         x = 0 <= i < vec_rows and column[t].low <= q < column[t].high
+ *                 ? vec[i*vec_step + q*stride + column[t].offset] : 0
+ *         acc = fma(weight[r*size + t], x, acc)
+ *     out[j*out_step + q] = acc
+ *
+ * size is 3 or 5 and stride 1 or 2, and with 2 taps across are neighbours; or size is 7 and stride 1. up only where
+ * size is 3 and stride 1. Steps may be negative. 0 <= low, high <= columns.
+ *
+ * conv_walk_back: the same for the input gradient with a stride of 2, size 3 or 5. vec is grad_out, and now
+ *
+ *         i = (j + first - r)/2, m = q/2
+ *         x = 0 <= i < vec_rows and column[t].low <= m < column[t].high ? vec[i*vec_step + m + column[t].offset] : 0
+ *         acc = fma(weight[r*size + t], x, acc)          where j + first - r is even, and q + odd - t
+ *
+ * All is read and written exactly; what lies out_ahead and vec_ahead elements further comes soon and is fetched. */
+typedef struct {
+    void *out; /* T */
+    int64_t out_step, out_ahead, rows, columns;
+    const void *init, *weight; /* T; init may be NULL */
+    const void *vec;           /* T */
+    int64_t vec_step, vec_ahead, vec_rows;
+    int64_t first, stride, size;
+    bool odd, up;
+    const pc_rows_column *column;
+} pc_walk_args;
+
 /* conv_planes: every tap of every output of whole planes, in place.
  *
  *     for p < planes, i < count:
@@ -335,8 +366,9 @@ typedef struct {
     int64_t count;                              /* of a row */
 } pc_norm_map_args;
 
-/* What each ISA has, but for those that leave out what their narrow one has. */
-#define PC_POOL_KERNEL PC_KERNEL
+/* What each ISA has, but for those that leave out what their narrow one has, or what only those have that name one. */
+#define PC_NARROW_KERNEL PC_KERNEL
+#define PC_WIDE_KERNEL PC_KERNEL
 
 typedef struct {
     int64_t lanes;                   /* elements of a vector */
@@ -350,11 +382,12 @@ typedef struct {
 
 /* Vectors of 64 bytes are mostly empty in rows of 7 or 14 pixels, and pools wait for memory whatever their vectors. So
  * an ISA may name one of shorter vectors and the same bits, which any machine that has it has too: its kernels serve
- * all pools and short rows. Without pools of its own AVX-512 takes 125 kB less; as measured on Zen 4, its pools were as
- * fast where rows are long (1.00 on average) and 0.5 to 0.8 as fast where they are short. */
+ * pools, short rows, and rows of unusual windows. AVX-512 takes 190 kB less without kernels of its own for those; as
+ * measured on Zen 4, its pools were as fast where rows are long (1.00 on average) and 0.5 to 0.8 as fast where they are
+ * short, and conv_rows 0.94 to 1.17 times, but for windows that conv_walk now serves. */
 typedef struct pc_isa {
     const char *name;            /* baseline, avx2, avx512, neon */
-    const struct pc_isa *narrow; /* itself, or the other one; then it has no PC_POOL_KERNELs: NULL */
+    const struct pc_isa *narrow; /* itself, or the other one; then it has no PC_NARROW_KERNELs: NULL */
     bool fma;                    /* a fused multiply-add: all ISAs that have it give the same bits */
     pc_kernels f32, f64;
 } pc_isa;

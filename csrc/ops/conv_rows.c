@@ -16,7 +16,8 @@
  * The input gradient with a stride consists of sweeps (conv.c), which all read the same slab. Those of one sublattice of
  * rows put their outputs side by side, and join_rows puts the columns into each other's gaps.
  *
- * The weight gradient is conv_rows_weight.c's. */
+ * Where the machine has the kernel, depthwise convolutions of usual windows are done in place instead (conv_walk.c); small
+ * maps on any machine (conv_planes.c). The weight gradient is conv_rows_weight.c's. */
 #include "ops/conv_rows.h"
 
 #include <assert.h>
@@ -28,6 +29,7 @@
 #include "isa/dispatch.h"
 #include "ops/call.h"
 #include "ops/conv_planes.h"
+#include "ops/conv_walk.h"
 #include "ops/sweep.h"
 
 enum {
@@ -124,14 +126,6 @@ static pc_rows_plan plan_of(const pc_conv_geom *g, pc_conv_pass pass, pc_dtype d
     return p;
 }
 
-/* Rows that fill half a vector or less go with shorter ones: 960 channels of 7x7 in 0.66 of the time. Of two shorter
- * vectors, or one longer, for rows of 14 the longer one is a little faster. */
-static const pc_kernels *kernels_for(const pc_rows_plan *p, pc_dtype dtype)
-{
-    const pc_kernels *kernels = pc_kernels_for(dtype);
-    return 2 * p->x.count <= kernels->lanes ? pc_narrow_kernels_for(dtype) : kernels;
-}
-
 /* One thread's memory. Called once to count and once to use. */
 typedef struct {
     char *slab, *joined, *weight;
@@ -196,7 +190,8 @@ int64_t pc_rows_bytes(const pc_conv_geom *geom, pc_conv_pass pass, pc_dtype dtyp
     pc_slice slice = {0};
     lay_out(&slice, &plan, dtype);
     const int64_t planes = pc_planes_serve(geom, pass, dtype) ? pc_planes_bytes(geom, dtype) : 0;
-    return slice.used < 0 ? slice.used : pc_max(slice.used, planes);
+    const int64_t walk = pc_walk_serves(geom, pass, dtype) ? pc_walk_bytes(geom, dtype) : 0;
+    return slice.used < 0 ? slice.used : pc_max(slice.used, pc_max(planes, walk));
 }
 
 typedef struct {
@@ -412,6 +407,10 @@ void pc_rows_run(const pc_conv_geom *geom, pc_conv_pass pass, void *out, const p
         pc_planes_run(geom, pass, out, source, weight, init, call);
         return;
     }
+    if (pc_walk_serves(geom, pass, call->dtype) && pc_walk_can_read(source)) {
+        pc_walk_run(geom, pass, out, source, weight, init, call);
+        return;
+    }
     pc_rows_pass run = {.geom = geom,
                         .pass = pass,
                         .source = source,
@@ -420,7 +419,7 @@ void pc_rows_run(const pc_conv_geom *geom, pc_conv_pass pass, void *out, const p
                         .out = out,
                         .call = call,
                         .plan = plan_of(geom, pass, call->dtype)};
-    run.kernels = kernels_for(&run.plan, call->dtype);
+    run.kernels = pc_narrow_kernels_for(call->dtype);
     run.copy = copy_of(&run.plan, source);
     pc_pool_run(call->threads, run_thread, &run);
 }
@@ -435,6 +434,10 @@ void pc_rows_explain(const pc_conv_geom *geom, pc_conv_pass pass, const pc_call 
         plan->kernel = "conv_planes";
         plan->phases = 1;
         plan->items = geom->n * geom->g;
+        return;
+    }
+    if (pc_walk_serves(geom, pass, call->dtype)) {
+        pc_walk_explain(geom, pass, call->dtype, plan);
         return;
     }
     const pc_rows_plan p = plan_of(geom, pass, call->dtype);

@@ -11,6 +11,7 @@
 
 #define PC_TILE_ROWS 6
 #define PC_TILE_VECTORS 2
+#define PC_MASKS_COST 1
 /* dense_tile: so many vectors a row, the fewer the rows the more: 12 accumulators, or 8 of a latency of 4. */
 #define PC_DENSE_ROWS 6
 #define PC_DENSE_WIDEST 8

@@ -47,6 +47,7 @@
 #define PC_DENSE_WIDEST 8
 #define PC_DENSE_VECTORS(rows) ((rows) == 1 ? 8 : (rows) == 2 ? 6 : (rows) <= 4 ? 5 : (rows) <= 6 ? 4 : 3)
 #define PC_DENSE_PAIRS(rows) 0
+#define PC_MASKS_COST 0 /* a masked load is a load: code without masks beside it wins nothing */
 #define PC_DENSE_BESIDE(rows) ((rows) == PC_DENSE_ROWS) /* registers for a column beside the tile */
 #define VF32_LANES 16
 #define VF64_LANES 8

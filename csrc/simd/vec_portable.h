@@ -10,6 +10,7 @@
 
 #include "base/base.h"
 
+#define PC_MASKS_COST 1
 #if defined(__aarch64__)
 #define PC_TILE_ROWS 8
 #define PC_TILE_VECTORS 3

@@ -58,6 +58,7 @@ void __wrap_pc_slab_pack(const pc_slab *, const pc_axis *, const pc_axis *, pc_d
 static void see_dense(const pc_dense_args *a) { note(TILE_ROWS, a->rows); }
 static void see_weight(const pc_weight_args *a) { note(TILE_VECTORS, a->vectors); }
 static void see_rows(const pc_rows_args *a) { note(BAND_ROWS, a->rows); }
+static void see_walk(const pc_walk_args *a) { note(BAND_ROWS, a->rows); }
 static void see_rows_weight(const pc_rows_weight_args *a) { note(BAND_ROWS, a->rows); }
 static void see_pool(const pc_pool_args *a)
 {
@@ -74,6 +75,7 @@ static void see_nothing(const void *a) { (void)a; }
             const pc_dense_args *: see_dense,                                                                          \
             const pc_weight_args *: see_weight,                                                                        \
             const pc_rows_args *: see_rows,                                                                            \
+            const pc_walk_args *: see_walk,                                                                            \
             const pc_rows_weight_args *: see_rows_weight,                                                              \
             const pc_pool_args *: see_pool,                                                                            \
             default: see_nothing)(a);                                                                                  \
@@ -99,10 +101,10 @@ static void fill_table(void)
     counting_narrow = *narrow();
     counting.narrow = counting_narrow.narrow = &counting_narrow;
 #define PC_KERNEL(name, symbol32, symbol64, args)                                                                      \
-    counting.f32.name = chosen_##name##_f32;                                                                           \
-    counting.f64.name = chosen_##name##_f64;                                                                           \
-    counting_narrow.f32.name = narrow_##name##_f32;                                                                    \
-    counting_narrow.f64.name = narrow_##name##_f64;
+    counting.f32.name = chosen()->f32.name ? chosen_##name##_f32 : NULL;                                               \
+    counting.f64.name = chosen()->f64.name ? chosen_##name##_f64 : NULL;                                               \
+    counting_narrow.f32.name = narrow()->f32.name ? narrow_##name##_f32 : NULL;                                        \
+    counting_narrow.f64.name = narrow()->f64.name ? narrow_##name##_f64 : NULL;
 #include "kernels/kernels.def"
 #undef PC_KERNEL
 }

@@ -115,12 +115,8 @@ class TransposeArgs(ctypes.Structure):
     """Mirror of pc_transpose_args."""
 
     _fields_ = (
-        ("out", pointer),
-        ("out_step", i64),
-        ("input", pointer),
-        ("in_step", i64),
-        ("rows", i64),
-        ("columns", i64),
+        *[("out", pointer), ("out_step", i64), ("input", pointer)],
+        *[(name, i64) for name in ("in_step", "rows", "columns")],
         ("add", ctypes.c_bool),
     )
 
@@ -136,19 +132,25 @@ class RowsArgs(ctypes.Structure):
 
     _fields_ = (
         ("out", pointer),
-        ("out_step", i64),
-        ("limit", i64),
-        ("rows", i64),
-        ("columns", i64),
-        ("init", pointer),
-        ("vec", pointer),
-        ("vec_step", i64),
-        ("taps", i64),
-        ("offset", pointer),
-        ("weight", pointer),
-        ("slide", i64),
-        ("height", i64),
-        ("width", i64),
+        *[(name, i64) for name in ("out_step", "limit", "rows", "columns")],
+        *[(name, pointer) for name in ("init", "vec")],
+        *[(name, i64) for name in ("vec_step", "taps")],
+        *[(name, pointer) for name in ("offset", "weight")],
+        *[(name, i64) for name in ("slide", "height", "width")],
+    )
+
+
+class WalkArgs(ctypes.Structure):
+    """Mirror of pc_walk_args."""
+
+    _fields_ = (
+        ("out", pointer),
+        *[(name, i64) for name in ("out_step", "out_ahead", "rows", "columns")],
+        *[(name, pointer) for name in ("init", "weight", "vec")],
+        *[(name, i64) for name in ("vec_step", "vec_ahead", "vec_rows")],
+        *[(name, i64) for name in ("first", "stride", "size")],
+        *[(name, ctypes.c_bool) for name in ("odd", "up")],
+        ("column", pointer),
     )
 
 
@@ -329,7 +331,9 @@ def kernel_rows() -> list[tuple[str, str]]:
     """Return the macro and the name of each line of kernels.def."""
     text = (ROOT / "csrc" / "kernels" / "kernels.def").read_text(encoding="utf-8")
     code = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL)
-    return re.findall(r"^\s*(PC_KERNEL|PC_POOL_KERNEL)\(\s*(\w+)", code, flags=re.MULTILINE)
+    return re.findall(
+        r"^\s*(PC_KERNEL|PC_NARROW_KERNEL|PC_WIDE_KERNEL)\(\s*(\w+)", code, flags=re.MULTILINE
+    )
 
 
 def narrow_of(isa: str) -> str:
@@ -340,8 +344,9 @@ def narrow_of(isa: str) -> str:
 
 
 def has_kernel(isa: str, kernel: str) -> bool:
-    """Tell whether an ISA has a kernel of its own: pools are left to its narrow one."""
-    return narrow_of(isa) == isa or ("PC_POOL_KERNEL", kernel) not in kernel_rows()
+    """Tell whether an ISA has a kernel of its own: one with a narrow one leaves it the pools."""
+    other = "PC_WIDE_KERNEL" if narrow_of(isa) == isa else "PC_NARROW_KERNEL"
+    return (other, kernel) not in kernel_rows()
 
 
 class Kernels(ctypes.Structure):

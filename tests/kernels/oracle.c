@@ -37,10 +37,13 @@ int64_t oracle_layout(const char *what)
     SIZE(pc_chains_args)
     SIZE(pc_rows_args)
     SIZE(pc_rows_weight_args)
+    SIZE(pc_walk_args)
     SIZE(pc_rows_copy_args)
     SIZE(pc_planes_args)
     PLACE(pc_rows_args, width)
     PLACE(pc_rows_weight_args, column)
+    PLACE(pc_walk_args, up)
+    PLACE(pc_walk_args, column)
     PLACE(pc_rows_copy_args, limit)
     PLACE(pc_planes_args, inside)
     SIZE(pc_pairs_args)
@@ -290,6 +293,29 @@ void NAME(conv_rows_weight)(const pc_rows_weight_args *a, int fused)
                 *sum = fused ? FMA(x, g, *sum) : product + *sum;
             }
         }
+    }
+}
+
+/* The contracts of conv_walk and, with `back`, conv_walk_back. */
+void NAME(conv_walk)(const pc_walk_args *a, int back, int fused)
+{
+    for (int64_t k = 0; k < a->rows * a->columns; k++) {
+        const int64_t j = k / a->columns, q = k % a->columns;
+        T sum = a->init ? *(const T *)a->init : 0;
+        for (int64_t r = 0; r < a->size; r++) {
+            for (int64_t t = 0; t < a->size; t++) {
+                if (back && ((j + a->first - r) % 2 != 0 || (q + a->odd - t) % 2 != 0)) {
+                    continue;
+                }
+                const int64_t i = back ? (j + a->first - r) / 2 : a->first + j * a->stride + (a->up ? a->size - 1 - r : r);
+                const int64_t m = back ? q / 2 : q, at = back ? m : q * a->stride;
+                const int inside = 0 <= i && i < a->vec_rows && a->column[t].low <= m && m < a->column[t].high;
+                T x = inside ? ((const T *)a->vec)[i * a->vec_step + at + a->column[t].offset] : 0;
+                T w = ((const T *)a->weight)[r * a->size + t], product = x * w;
+                sum = fused ? FMA(x, w, sum) : product + sum;
+            }
+        }
+        ((T *)a->out)[j * a->out_step + q] = sum;
     }
 }
 

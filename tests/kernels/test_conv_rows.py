@@ -6,11 +6,12 @@ a guard page on the side where a step too far would go.
 
 import ctypes
 import itertools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pytest
-from guarded import FLUSH, Flush, Pages
+from guarded import FLUSH, Flush
+from kernels.canaries import Memory
 from kernels.library import (
     Array,
     Library,
@@ -21,32 +22,10 @@ from kernels.library import (
     Table,
     address,
     covers,
-    numbers,
     same_bits,
 )
 
-CANARY = 0xA5
 SUMS = 64  # PC_ROWS_SUMS, bytes
-
-
-class Memory:
-    """Guarded memory for the arrays of one call, used again for the next."""
-
-    def __init__(self) -> None:
-        self.pages = {name: Pages(1 << 15) for name in ("out", "vec", "weight")}
-
-    def fill(
-        self, name: str, count: int, dtype: Any, flush: Flush, rng: np.random.Generator
-    ) -> Array:
-        """Return an array of arbitrary numbers, infinities and NaNs too, among canaries."""
-        self.pages[name].bytes[:] = CANARY
-        array = self.pages[name].array(count, dtype, flush)
-        array[:] = numbers(rng, count, dtype, special=True)
-        return array
-
-    def snapshot(self) -> dict[str, Array]:
-        """Return a copy of all of it."""
-        return {name: page.bytes.copy() for name, page in self.pages.items()}
 
 
 class Taps(NamedTuple):

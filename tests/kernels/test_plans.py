@@ -12,7 +12,7 @@ from kernels import library as lib
 from kernels.counting import Counted, Ran, load_counted
 
 import pyconv
-from pyconv import _plan
+from pyconv import _core, _plan
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -57,6 +57,7 @@ def weight(form: str) -> tuple[str, str]:
 DEPTHWISE = {"padding": 1, "groups": 32}
 BY_ROWS, JOINED = ("rows", ""), ("rows", "phases joined")
 IN_PLACE = ("rows", "in place")
+WALKS = lib.has_kernel(_core.build_info()["isa"], "conv_walk")  # usual windows, on this machine
 
 CASES = {
     "many-rows-run-on": Case(
@@ -165,15 +166,23 @@ CASES = {
     ),
     "depthwise": Case(
         *("Conv2d", (32, 32, 3), DEPTHWISE, (2, 32, 28, 29)),
+        *(IN_PLACE if WALKS else BY_ROWS, IN_PLACE if WALKS else BY_ROWS, IN_PLACE),
+    ),
+    "depthwise-dilated": Case(
+        *("Conv2d", (32, 32, 3), {**DEPTHWISE, "dilation": 2}, (2, 32, 28, 29)),
         *(BY_ROWS, BY_ROWS, IN_PLACE),
     ),
     "depthwise-bands": Case(
-        *("Conv2d", (32, 32, 3), DEPTHWISE, (1, 32, 112, 113)),
+        *("Conv2d", (32, 32, 3), {**DEPTHWISE, "dilation": 2}, (1, 32, 112, 113)),
         *(BY_ROWS, BY_ROWS, IN_PLACE),
+    ),
+    "depthwise-large": Case(
+        *("Conv2d", (32, 32, 5), DEPTHWISE, (1, 32, 112, 113)),
+        *(IN_PLACE if WALKS else BY_ROWS, IN_PLACE if WALKS else BY_ROWS, IN_PLACE),
     ),
     "depthwise-strided": Case(
         *("Conv2d", (32, 32, 3), {**DEPTHWISE, "stride": 2}, (2, 32, 28, 29)),
-        *(BY_ROWS, JOINED, IN_PLACE),
+        *(IN_PLACE if WALKS else BY_ROWS, IN_PLACE if WALKS else JOINED, IN_PLACE),
     ),
     "depthwise-phases": Case(
         *("Conv2d", (32, 32, 3), {**DEPTHWISE, "stride": 3}, (2, 32, 28, 29)),
@@ -214,7 +223,9 @@ POINTS: dict[str, Callable[[_plan.LayerPlan], bool]] = {
     "unreached": lambda plan: plan.backward_input.phases == 1,
     "reflected": lambda plan: plan.backward_input.scratch_shared > 0,
     "depthwise-bands": lambda plan: plan.forward.blocks["bands"] > 1,
-    "depthwise-strided": lambda plan: plan.backward_input.phases == 4,
+    "depthwise-large": lambda plan: plan.forward.blocks["bands"] > 1,
+    "depthwise-strided": lambda plan: plan.backward_input.phases == (1 if WALKS else 4),
+    "depthwise-phases": lambda plan: plan.backward_input.phases == 9,
     "max-pool-large": lambda plan: plan.forward.blocks["band_rows"] < plan.output_shape[2],
     "avg-pool-large": lambda plan: plan.backward_input.blocks["band_rows"] < plan.input_shape[2],
 }
@@ -322,6 +333,8 @@ def check(plan: _plan.PassPlan, ran: Ran) -> None:
             same["band_columns"] = blocks["band_columns"]
         elif plan.name == "backward_weight":
             assert ("split_rows" in kernels) == (plan.form == "phases first")
+        elif plan.form == "in place":
+            assert kernels[plan.kernel] == plan.items
         else:  # an item packs each channel once
             assert plan.items is not None
             assert kernels["split_rows"] == plan.items * blocks["channels"]
