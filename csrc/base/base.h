@@ -2,7 +2,7 @@
  *
  * PC_INLINE     a function that must disappear into its caller
  * PC_UNROLL(n)  before a loop whose trip count is a constant of at most n: unroll it completely
- * PC_ROLLED     before one that is to stay a loop
+ * PC_ROLLED()   before one that is to stay a loop
  * pc_dtype      the two element types; both are first class everywhere
  */
 #ifndef PC_BASE_BASE_H
@@ -16,10 +16,10 @@
 #define PC_PRAGMA(text) _Pragma(#text)
 #if defined(__clang__)
 #define PC_UNROLL(n) PC_PRAGMA(clang loop unroll(full))
-#define PC_ROLLED PC_PRAGMA(clang loop unroll(disable))
+#define PC_ROLLED() PC_PRAGMA(clang loop unroll(disable))
 #else
 #define PC_UNROLL(n) PC_PRAGMA(GCC unroll n)
-#define PC_ROLLED PC_PRAGMA(GCC unroll 1)
+#define PC_ROLLED() PC_PRAGMA(GCC unroll 1)
 #endif
 
 typedef enum { PC_F32, PC_F64 } pc_dtype;

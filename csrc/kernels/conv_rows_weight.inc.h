@@ -85,10 +85,8 @@ PC_INLINE void PC_LOCAL(sums_taps)(const pc_rows_weight_args *a, T *sums, int64_
 {
     enum { LANES = PC_ROWS_SUMS / sizeof(T) };
     const int64_t width = a->width, rows = S < H ? S : H; /* of x, for one of grad */
-    PC_LOCAL(sums_strip)
-    at = {
-        .first = a->first + r * a->dilation,
-    };
+    PC_LOCAL(sums_strip) at;
+    at.first = a->first + r * a->dilation;
     at.low = pc_max((H - 1) / S, -pc_floor_div(at.first, S));
     at.high = pc_min(a->rows, pc_floor_div(a->vec_rows - rows - at.first, S) + 1);
     for (int64_t part = 0; part < pc_min(LANES, a->columns); part += V_LANES) {
@@ -171,7 +169,7 @@ PC_INLINE void PC_LOCAL(list_taps)(const pc_rows_weight_args *a, int64_t tap, co
     PC_LOCAL(sums_list) list;
     int64_t low = 0, high = a->rows; /* rows that meet all */
     int64_t r = tap / a->width, t = tap % a->width, from = 0, end = 0, row = 0;
-    PC_ROLLED
+    PC_ROLLED()
     for (int k = 0; k < K; k++) {
         if (k == 0 || t == a->width) {
             r += k > 0;
@@ -198,9 +196,8 @@ PC_INLINE void PC_LOCAL(list_taps)(const pc_rows_weight_args *a, int64_t tap, co
         for (int64_t q = part; q < a->columns; q += LANES) {
             bool whole = q + V_LANES <= a->columns;
             list.where[9] = PC_LOCAL(strip_lanes)(0, a->columns - q);
-            PC_ROLLED /* nine times the code wins nothing */
-                for (int k = 0; k < K; k++)
-            {
+            PC_ROLLED() /* nine times the code wins nothing */
+            for (int k = 0; k < K; k++) {
                 const pc_rows_column c = list.column[k];
                 whole = whole && c.low <= q && q + V_LANES <= c.high;
                 list.where[k] = PC_LOCAL(strip_lanes)(c.low - q, c.high - q);

@@ -190,7 +190,7 @@ int64_t pc_rows_bytes(const pc_conv_geom *geom, pc_conv_pass pass, pc_dtype dtyp
     pc_slice slice = {0};
     lay_out(&slice, &plan, dtype);
     const int64_t planes = pc_planes_serve(geom, pass, dtype) ? pc_planes_bytes(geom, dtype) : 0;
-    const int64_t walk = pc_walk_serves(geom, pass, dtype) ? pc_walk_bytes(geom, dtype) : 0;
+    const int64_t walk = pc_walk_serves(geom, pass, dtype) ? pc_walk_bytes(geom) : 0;
     return slice.used < 0 ? slice.used : pc_max(slice.used, pc_max(planes, walk));
 }
 

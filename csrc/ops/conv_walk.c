@@ -61,9 +61,8 @@ static pc_rows_column *lay_out(pc_slice *slice, const pc_conv_geom *g)
     return pc_lay(slice, g->kw, sizeof(pc_rows_column));
 }
 
-int64_t pc_walk_bytes(const pc_conv_geom *geom, pc_dtype dtype)
+int64_t pc_walk_bytes(const pc_conv_geom *geom)
 {
-    (void)dtype;
     pc_slice slice = {0};
     lay_out(&slice, geom);
     return slice.used;

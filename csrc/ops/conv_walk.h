@@ -11,7 +11,7 @@ bool pc_walk_serves(const pc_conv_geom *geom, pc_conv_pass pass, pc_dtype dtype)
 /* Of those: can it be read where it lies? */
 bool pc_walk_can_read(const pc_tensor *source);
 
-int64_t pc_walk_bytes(const pc_conv_geom *geom, pc_dtype dtype);
+int64_t pc_walk_bytes(const pc_conv_geom *geom);
 
 /* As pc_rows_run. */
 void pc_walk_run(const pc_conv_geom *geom, pc_conv_pass pass, void *out, const pc_tensor *source, const void *weight,
