@@ -12,7 +12,7 @@
  *
  * Nothing is copied and no border is laid around x: what is not there is zero without being read, by a branch for rows
  * and by a mask for columns, which matters only in a row's first and last strips. With a slab, and a load for each multiply-add, planes
- * took 1.3 to 2.7 times as long (32 samples) or 1.3 to 1.75 times (one), AVX-512.
+ * took 1.3 to 2.7 times as long (32 samples) or 1.2 to 1.8 times (one), AVX-512.
  *
  * Column q goes to sum q % LANES, LANES being 64 bytes whatever the vector's length: a machine with shorter vectors walks
  * over the rows once for each of its vectors in 64 bytes. So the sums do not depend on the machine. */

@@ -69,6 +69,14 @@ typedef struct {
     int64_t items; /* that threads share: bands */
 } pc_rows_plan;
 
+pc_rows_column pc_rows_column_of(int64_t offset, int64_t stride, int64_t outputs, int64_t size)
+{
+    const int64_t f = pc_floor_div(offset, stride), phase = offset - f * stride;
+    pc_rows_column column = {.offset = offset, .low = pc_min(outputs, pc_max(0, -f))};
+    column.high = pc_max(column.low, pc_min(outputs, pc_ceil_div(pc_max(0, size - phase), stride) - f));
+    return column;
+}
+
 static pc_reach reach_of(const pc_conv_geom *g, bool forward, int axis)
 {
     pc_reach reach = {.sweeps = 1, .step = 1};

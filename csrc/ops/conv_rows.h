@@ -7,9 +7,13 @@
 #ifndef PC_OPS_CONV_ROWS_H
 #define PC_OPS_CONV_ROWS_H
 
+#include "kernels/kernels.h"
 #include "ops/explain.h"
 
 enum { PC_ROWS_GRAIN = 1 << 19 }; /* multiply-adds for which a thread is worth waking: about 30 us */
+
+/* Of a tap that reads column q*stride + offset for output q: which of the `outputs` find it among `size` columns. */
+pc_rows_column pc_rows_column_of(int64_t offset, int64_t stride, int64_t outputs, int64_t size);
 
 /* Asks the geometry alone. */
 bool pc_rows_serve(const pc_conv_geom *geom, pc_conv_pass pass, pc_dtype dtype);

@@ -18,6 +18,7 @@
 #include "base/pool.h"
 #include "isa/dispatch.h"
 #include "ops/call.h"
+#include "ops/conv_rows.h"
 #include "ops/slab.h"
 
 enum {
@@ -134,10 +135,11 @@ static void place_taps(const pass_t *pass, const work_t *work)
 {
     const pc_conv_geom *g = pass->geom;
     for (int64_t t = 0; t < g->kw; t++) {
-        const int64_t column = t * g->dw - g->pl, f = pc_floor_div(column, g->sw), phase = column - f * g->sw;
-        pc_rows_column place = {.low = pc_min(g->ow, pc_max(0, -f))};
-        place.high = pc_max(place.low, pc_min(g->ow, pc_ceil_div(pc_max(0, g->iw - phase), g->sw) - f));
-        place.offset = pass->plan.phases ? phase * pass->plan.phase_step + f : column;
+        pc_rows_column place = pc_rows_column_of(t * g->dw - g->pl, g->sw, g->ow, g->iw);
+        if (pass->plan.phases) {
+            const int64_t f = pc_floor_div(place.offset, g->sw);
+            place.offset = (place.offset - f * g->sw) * pass->plan.phase_step + f;
+        }
         work->place[t] = place;
     }
 }

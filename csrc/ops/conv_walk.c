@@ -3,6 +3,7 @@
 #include "base/pool.h"
 #include "isa/dispatch.h"
 #include "ops/call.h"
+#include "ops/conv_rows.h"
 
 enum {
     BAND_BYTES = 16 << 10, /* of source: half of L1, for the strips of a band read the same lines */
@@ -72,17 +73,12 @@ static void place_taps(const pass_t *p, pc_rows_column *column)
 {
     const pc_conv_geom *g = p->geom;
     for (int64_t t = 0; t < g->kw; t++) {
-        int64_t offset = p->forward ? t - g->pl : g->pl - t, steps = p->stride, count = p->out_w;
-        if (p->spread) { /* of pairs of columns: that which the tap meets */
-            offset = (offset + (offset & 1)) / 2;
-            count = pc_ceil_div(count, 2);
-            steps = 1;
+        const int64_t offset = p->forward ? t - g->pl : g->pl - t;
+        if (p->spread) { /* pairs of columns: the one of each that the tap meets */
+            column[t] = pc_rows_column_of((offset + (offset & 1)) / 2, 1, pc_ceil_div(p->out_w, 2), p->in_w);
+        } else {
+            column[t] = pc_rows_column_of(offset, p->stride, p->out_w, p->in_w);
         }
-        const int64_t f = pc_floor_div(offset, steps);
-        const int64_t end = pc_ceil_div(pc_max(0, p->in_w - (offset - f * steps)), steps) - f;
-        column[t].offset = offset;
-        column[t].low = pc_min(count, pc_max(0, -f));
-        column[t].high = pc_max(column[t].low, pc_min(count, end));
     }
 }
 

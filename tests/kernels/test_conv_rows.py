@@ -254,7 +254,7 @@ def weight_case(
 # (height, width), (stride, dilation, across): every kernel that slides, and lists of each length
 WEIGHT_CASES = [
     *[((size, size), (1, 1, 1)) for size in (1, 2, 3, 4, 5, 7, 9)],
-    *[((size, size), (2, 1, 2)) for size in (3, 5)],
+    *[((height, width), (2, 1, 2)) for height, width in ((3, 3), (5, 5), (4, 4), (2, 3))],
     *[((3, 3), (1, 2, 1)), ((5, 5), (3, 1, 1)), ((7, 7), (2, 3, 1)), ((3, 5), (1, 1, 1))],
     *[((5, 3), (2, 1, 1)), ((2, 6), (1, 1, 1)), ((1, 7), (1, 1, 1))],
 ]
